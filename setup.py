@@ -1,0 +1,52 @@
+"""The extension modules and their compiler settings; everything else about the package stands in pyproject.toml."""
+
+import os
+import runpy
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+CHECKS = os.environ.get("SYNFIN_DEBUG") == "1"  # `make test-debug`: Cython's bounds checks on
+
+# The limited API of the oldest supported Python: one wheel serves all later ones.
+LIMITED_API = [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")]
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": CHECKS,
+    "initializedcheck": CHECKS,
+    "wraparound": False,
+    "cdivision": True,
+    "embedsignature": True,
+}
+
+
+def declare() -> None:
+    """Write the numbers of columns, enumerations, states and events from their one declaration (schema.py, states.py)."""
+    lines = runpy.run_path(str(ROOT / "tools" / "declare.py"))["render"](ROOT / "src")
+    target = ROOT / "src/synfin/_core/declared.pxd"
+    if not target.exists() or target.read_text() != lines:
+        target.write_text(lines)
+
+
+def extensions() -> list[Extension]:
+    os.chdir(ROOT)
+    return [
+        Extension(
+            ".".join(path.with_suffix("").parts[1:]),
+            [str(path)],
+            include_dirs=["src/synfin/_core"],
+            define_macros=LIMITED_API,
+            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unreachable-code", "-g0"],
+            py_limited_api=True,
+        )
+        for path in sorted(Path("src").rglob("*.pyx"))
+    ]
+
+
+declare()
+setup(
+    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, include_path=["src"]),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,1 @@
+"""synfin: one row per TCP connection, from captures or a live interface."""

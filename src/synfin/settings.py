@@ -1,0 +1,106 @@
+"""What can be set about tracking, as one typed object with defaults (durations in nanoseconds)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.resources import files
+
+from synfin.errors import ConfigError
+
+NS_PER_S = 1_000_000_000
+_UNITS_NS = {
+    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": NS_PER_S, "m": 60 * NS_PER_S, "min": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S, "d": 86_400 * NS_PER_S,
+}  # fmt: skip
+MAX_DURATION_NS = 366 * 86_400 * NS_PER_S
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in a duration such as ``75s``, ``2h4m`` or ``500ms``; a bare number is seconds.
+
+    Raises ConfigError when the text is no duration.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|min|s|m|h|d)", text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ConfigError(f"{text!r} is not a duration; write it like 75s, 2h4m or 500ms")
+    total = 0
+    for number, unit in parts:
+        whole, _, fraction = number.partition(".")
+        total += int(whole) * _UNITS_NS[unit]
+        if fraction:
+            total += int(fraction) * _UNITS_NS[unit] // 10 ** len(fraction)
+    return total
+
+
+@lru_cache(maxsize=1)
+def default_server_ports() -> frozenset[int]:
+    """The fixed list that SPEC's direction rule uses: ports below 1024 and the usual registered ones."""
+    text = files("synfin").joinpath("data/server_ports.txt").read_text(encoding="ascii")
+    return parse_ports(",".join(line.partition("#")[0].strip() for line in text.splitlines()))
+
+
+def parse_ports(text: str) -> frozenset[int]:
+    """Ports of a list such as ``80,443,8000-8999``. Raises ConfigError when it is none."""
+    ports: set[int] = set()
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", item)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if low > high or high > 65535:
+            raise ConfigError(f"{item!r} is not a port or a range of ports; write it like 80,443,8000-8999")
+        ports.update(range(low, high + 1))
+    return frozenset(ports)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one run. Durations are nanoseconds of capture time.
+
+    Parameters
+    ----------
+    attempt_timeout, half_open_timeout : unanswered SYN; SYN-ACK seen and handshake not complete.
+    idle_timeout : established, midstream with both ends seen, or one FIN.
+    one_sided_timeout : midstream, only one end seen.
+    closing_timeout : both FINs seen, not both acknowledged.
+    time_wait : closed, from the ACK that closed it.
+    reset_linger : reset, or an attempt answered by RST.
+    reorder : how late a packet may be without moving an interval or a deadline.
+    interval : length of a row of the interval table.
+    key : what beside the two ends tells connections apart: nothing, or ``("vlan",)``.
+    server_ports : ports that mark the server when no SYN was seen.
+
+    Raises
+    ------
+    ConfigError : a value out of range.
+    """
+
+    attempt_timeout: int = 75 * NS_PER_S
+    half_open_timeout: int = 75 * NS_PER_S
+    idle_timeout: int = 124 * 60 * NS_PER_S
+    one_sided_timeout: int = 300 * NS_PER_S
+    closing_timeout: int = 60 * NS_PER_S
+    time_wait: int = 60 * NS_PER_S
+    reset_linger: int = 10 * NS_PER_S
+    reorder: int = NS_PER_S
+    interval: int = NS_PER_S
+    key: tuple[str, ...] = ()
+    server_ports: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self)[:9]:
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or not 0 <= value <= MAX_DURATION_NS:
+                raise ConfigError(f"{field.name} must be between 0 and {MAX_DURATION_NS} ns, not {value!r}")
+            if value == 0 and field.name != "reorder":
+                raise ConfigError(f"{field.name} must be longer than 0")
+        if self.interval < 1_000_000 or self.interval % 10:
+            raise ConfigError("interval must be at least 1ms and a multiple of 10ns (ten equal slices)")
+        if self.reorder // (self.interval // 10) > 1_000_000:
+            raise ConfigError("reorder is more than 100,000 intervals; make the interval longer or reorder shorter")
+        if set(self.key) - {"vlan"}:
+            raise ConfigError(f"key can hold 'vlan' only, not {', '.join(self.key)!r}")
+        if self.server_ports is None:
+            object.__setattr__(self, "server_ports", default_server_ports())
