@@ -1,0 +1,75 @@
+# Memory of equal items, addressed by 32-bit numbers that never move: chunks of CHUNK_ITEMS, a free list through the
+# first four bytes of freed items, number 0 standing for "none". Chunks are taken between batches only
+# (arena_reserve), so that arena_take cannot fail and nothing is allocated per packet.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+cdef extern from "core.h" nogil:
+    void* aligned_block(size_t size)
+
+cdef enum:
+    CHUNK_SHIFT = 12
+    CHUNK_ITEMS = 1 << CHUNK_SHIFT
+
+cdef struct Arena:
+    char** chunks
+    uint32_t item_bytes
+    uint32_t chunk_count
+    uint32_t chunk_room
+    uint32_t fresh           # the lowest number never taken
+    uint32_t free_head
+    uint32_t free_count
+
+cdef inline void arena_init(Arena* arena, uint32_t item_bytes) noexcept nogil:
+    memset(arena, 0, sizeof(Arena))
+    arena.item_bytes = item_bytes
+    arena.fresh = 1
+
+cdef inline void arena_free(Arena* arena) noexcept nogil:
+    cdef uint32_t i
+    for i in range(arena.chunk_count):
+        free(arena.chunks[i])
+    free(arena.chunks)
+    arena_init(arena, arena.item_bytes)
+
+cdef inline void* arena_at(const Arena* arena, uint32_t number) noexcept nogil:
+    return arena.chunks[number >> CHUNK_SHIFT] + <uint64_t>(number & (CHUNK_ITEMS - 1)) * arena.item_bytes
+
+# Makes sure that `count` items can be taken. Returns 0, or -1 without memory.
+cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
+    cdef char** chunks
+    cdef char* chunk
+    while <int64_t>arena.free_count + (<int64_t>arena.chunk_count << CHUNK_SHIFT) - arena.fresh < count:
+        if arena.chunk_count == arena.chunk_room:
+            chunks = <char**>realloc(arena.chunks, sizeof(char*) * (2 * <uint64_t>arena.chunk_room + 16))
+            if chunks == NULL:
+                return -1
+            arena.chunks = chunks
+            arena.chunk_room = 2 * arena.chunk_room + 16
+        chunk = <char*>aligned_block(<uint64_t>arena.item_bytes << CHUNK_SHIFT)
+        if chunk == NULL:
+            return -1
+        arena.chunks[arena.chunk_count] = chunk
+        arena.chunk_count += 1
+    return 0
+
+# The number of a zeroed item. Before: arena_reserve promised it.
+cdef inline uint32_t arena_take(Arena* arena) noexcept nogil:
+    cdef uint32_t number = arena.free_head
+    if number:
+        arena.free_head = (<uint32_t*>arena_at(arena, number))[0]
+        arena.free_count -= 1
+    else:
+        number = arena.fresh
+        arena.fresh += 1
+    memset(arena_at(arena, number), 0, arena.item_bytes)
+    return number
+
+cdef inline void arena_give(Arena* arena, uint32_t number) noexcept nogil:
+    (<uint32_t*>arena_at(arena, number))[0] = arena.free_head
+    arena.free_head = number
+    arena.free_count += 1
+
+cdef inline uint64_t arena_bytes(const Arena* arena) noexcept nogil:
+    return (<uint64_t>arena.chunk_count << CHUNK_SHIFT) * arena.item_bytes + arena.chunk_room * sizeof(char*)

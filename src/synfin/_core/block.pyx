@@ -1,0 +1,187 @@
+"""Blocks of finished rows: the sink's column buffers, handed to Python as they are."""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from synfin._core.sink cimport WIDTH_BIT, AddressBook, ColumnBuffer, Sink
+
+from array import array
+from itertools import accumulate
+
+from synfin.errors import SynfinError
+
+WIDTHS = {"instant": 8, "int64": 8, "int32": 4, "int16": 2, "bool": WIDTH_BIT, "text": 4}
+ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
+
+
+@cython.final
+cdef class Memory:
+    """A piece of memory with the buffer protocol; it is freed with its last reader."""
+
+    def __cinit__(self):
+        self.start = NULL
+        self.size = 0
+
+    def __dealloc__(self):
+        free(self.start)
+
+    def __len__(self):
+        return self.size
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.start, self.size, 0, flags)
+
+
+cdef Memory memory_of(void* start, Py_ssize_t size):
+    cdef Memory memory = Memory()
+    memory.start = start
+    memory.size = size
+    return memory
+
+
+@cython.final
+cdef class Block:
+    """Rows of one table as Arrow buffers (little endian, bitmaps least significant bit first).
+
+    Attributes
+    ----------
+    rows : number of rows.
+    names : the columns, in the order of the schema.
+    """
+
+    def buffers(self, str name not None):
+        """``(validity, values)`` of a column; both have the buffer protocol. Enumerations and texts are codes."""
+        return self._buffers[name]
+
+    def dictionary(self, str name not None):
+        """``(length, offsets, data)`` of a text column's dictionary as an Arrow string array (int32 offsets)."""
+        return self._dictionaries[name]
+
+
+cdef int book_open(AddressBook* book, uint32_t rows) except -1:
+    cdef uint32_t room = 2 * rows
+    cdef uint32_t slots = 1024
+    while slots < 2 * room:
+        slots *= 2
+    memset(book, 0, sizeof(AddressBook))
+    book.room = room
+    book.mask = slots - 1
+    book.slots = <uint32_t*>calloc(slots, sizeof(uint32_t))
+    book.keys = <uint8_t*>calloc(room, 17)
+    book.offsets = <int32_t*>calloc(room + 1, sizeof(int32_t))
+    book.text = <char*>calloc(room, ADDRESS_TEXT)
+    if book.slots == NULL or book.keys == NULL or book.offsets == NULL or book.text == NULL:
+        raise MemoryError("no memory for the addresses of a block of rows")
+    return 0
+
+
+cdef void book_close(AddressBook* book) noexcept:
+    free(book.slots)
+    free(book.keys)
+    free(book.offsets)
+    free(book.text)
+    memset(book, 0, sizeof(AddressBook))
+
+
+cdef int sink_open(Sink* sink, list kinds, uint32_t capacity, bint with_addresses) except -1:
+    """Fresh buffers for `capacity` rows. `kinds`: per column of the schema its kind, None where it is not asked for."""
+    cdef int i
+    cdef ColumnBuffer* c
+    sink.rows = 0
+    sink.capacity = capacity
+    for i in range(len(kinds)):
+        if kinds[i] is None:
+            continue
+        c = &sink.columns[i]
+        c.width = WIDTHS.get(kinds[i], 1)
+        c.values = <uint8_t*>calloc(1, (capacity + 7) // 8 if c.width == WIDTH_BIT else <uint64_t>capacity * c.width)
+        c.valid = <uint8_t*>calloc(1, (capacity + 7) // 8)
+        if c.values == NULL or c.valid == NULL:
+            raise MemoryError("no memory for a block of rows")
+    if with_addresses:
+        book_open(&sink.addresses, capacity)
+    return 0
+
+
+cdef void sink_close(Sink* sink) noexcept:
+    cdef int i
+    for i in range(sizeof(sink.columns) // sizeof(sink.columns[0])):
+        free(sink.columns[i].values)
+        free(sink.columns[i].valid)
+    book_close(&sink.addresses)
+    memset(sink, 0, sizeof(Sink))
+
+
+cdef tuple text_dictionary(list texts):
+    """An Arrow string array of Python texts: (length, offsets, data)."""
+    parts = [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8") for text in texts]
+    offsets = accumulate((len(part) for part in parts), initial=0)
+    return len(parts), array("i", offsets).tobytes(), b"".join(parts)
+
+
+cdef tuple shift_codes(ColumnBuffer* column, uint32_t rows, list texts):
+    """Makes codes of a run-wide list start at the lowest one used, so that a block carries only the texts that it may use."""
+    cdef int32_t* codes = <int32_t*>column.values
+    cdef int32_t low = 0x7FFFFFFF
+    cdef int32_t high = -1
+    cdef uint32_t i
+    for i in range(rows):
+        if (column.valid[i >> 3] >> (i & 7)) & 1:
+            low = codes[i] if codes[i] < low else low
+            high = codes[i] if codes[i] > high else high
+    if high < 0:
+        return text_dictionary([""])
+    for i in range(rows):
+        if (column.valid[i >> 3] >> (i & 7)) & 1:
+            codes[i] -= low
+    if high >= len(texts):
+        raise SynfinError(f"the tracker was given {len(texts)} names and needs {high + 1}")
+    return text_dictionary(texts[low:high + 1])
+
+
+cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
+    """The sink's rows as a block; the sink has no buffers afterwards. `texts`: column -> run-wide list of its texts."""
+    cdef Block block = Block()
+    cdef ColumnBuffer* c
+    cdef Py_ssize_t bitmap = (sink.rows + 7) // 8
+    cdef int i
+    block.rows = sink.rows
+    block.names = []
+    block._buffers = {}
+    block._dictionaries = {}
+    addresses = None
+    for i in range(len(names)):
+        c = &sink.columns[i]
+        if c.values == NULL:
+            continue
+        name = names[i]
+        if kinds[i] == "text":
+            if name in texts:
+                block._dictionaries[name] = shift_codes(c, sink.rows, texts[name])
+            else:
+                if addresses is None:
+                    addresses = take_addresses(&sink.addresses)
+                block._dictionaries[name] = addresses
+        block.names.append(name)
+        block._buffers[name] = (
+            memory_of(c.valid, bitmap),
+            memory_of(c.values, bitmap if c.width == WIDTH_BIT else <Py_ssize_t>sink.rows * c.width),
+        )
+        c.values = NULL
+        c.valid = NULL
+    sink_close(sink)
+    return block
+
+
+cdef tuple take_addresses(AddressBook* book):
+    cdef tuple taken = (
+        <int>book.count if book.count else 1,
+        memory_of(book.offsets, (book.count + 1 if book.count else 2) * sizeof(int32_t)),
+        memory_of(book.text, book.text_used),
+    )
+    book.offsets = NULL
+    book.text = NULL
+    return taken

@@ -1,0 +1,181 @@
+# Where one record ends and the next begins on the same two ends (SPEC 3.2): port reuse, old duplicates, and the SYN that
+# is held beside a record until something proves that it opened a new connection.
+from libc.stdint cimport int64_t, uint32_t
+
+from synfin._core.core cimport *
+from synfin._core.data cimport note_vlan
+from synfin._core.opening cimport copies_of, is_late_opening, note_offer, push_copy, read_opening, set_window_shifts
+from synfin._core.tcp cimport tcp_options
+
+# What a segment means for the borders of the record that its key found.
+cdef enum:
+    BELONGS = 0
+    BEGINS = 1               # it begins a new record
+    HOLD = 2                 # a SYN to be held beside this record
+    PROVES = 3               # it proves the held SYN, which begins a new record
+
+cdef inline bint proves_held(Context* x) noexcept nogil:
+    cdef Held* held
+    cdef uint32_t isn
+    if not x.flow.marks & FM_HELD:
+        return False
+    held = &copies_of(x.core, x.facts).held
+    isn = held.copies[0].opening.isn
+    if held.end != x.d:
+        return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
+                and x.segment.flags & TH_ACK
+                and (x.segment.ack == isn + 1 or x.segment.ack == isn + 1 + held.payload))
+    if x.segment.flags & TH_RST:
+        return False
+    if x.segment.flags & TH_SYN and not x.segment.flags & TH_ACK:
+        return x.segment.seq == isn and is_finished(x.flow)
+    return x.segment.seq == isn + 1
+
+cdef inline int border_of_syn(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef bint known = sender.marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn
+    if is_late_opening(x.flow, x.facts, x.d, x.segment):
+        return BELONGS
+    if is_finished(x.flow):
+        return BELONGS if known else BEGINS
+    if not x.flow.marks & FM_ATTEMPT:
+        return BELONGS if known else HOLD
+    if known:
+        return BELONGS
+    if sender.marks & EM_BARE_SYN or x.d == client_end(x.flow) or x.flow.phase == PH_RESET:
+        return BEGINS
+    return HOLD if x.facts.marks & FF_SYNACK else BELONGS
+
+cdef inline int border_of_synack(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    if not is_finished(x.flow) or is_late_opening(x.flow, x.facts, x.d, x.segment):
+        return BELONGS
+    if sender.marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn:
+        return BELONGS
+    if peer.marks & EM_SYN and x.segment.ack == x.facts.opening[1 - x.d].isn + 1:
+        return BELONGS
+    return BEGINS
+
+cdef inline int border_of(Context* x) noexcept nogil:
+    if proves_held(x):
+        return PROVES
+    if x.segment.flags & TH_RST or not x.segment.flags & TH_SYN:
+        return BELONGS
+    if x.segment.flags & TH_ACK:
+        return border_of_synack(x)
+    return border_of_syn(x)
+
+# ------------------------------------------------------------------------------------------------ the held SYN
+
+cdef inline void push_held_copy(Held* held, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    cdef Copy* copy = &held.copies[held.copy_next]
+    copy.time_ns = time_ns
+    copy.opening = opening[0]
+    copy.seq_end = seq_end
+    held.copy_next = (held.copy_next + 1) % MAX_COPIES
+    if held.copy_count < MAX_COPIES:
+        held.copy_count += 1
+
+# The held SYN was never proven: its copies count in this record, as odd ones.
+cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nogil:
+    cdef Held* held
+    cdef End* end
+    cdef Trouble* trouble
+    cdef uint32_t before
+    if not flow.marks & FM_HELD:
+        return
+    flow.marks &= ~<uint8_t>FM_HELD
+    held = &copies_of(core, facts).held
+    end = &flow.end[held.end]
+    trouble = trouble_of(core, facts)
+    before = end.packets
+    end.packets += <uint32_t>held.count
+    if end.packets < before:
+        trouble.end[held.end].packets_high += 1
+    end.ip_bytes += held.ip_bytes
+    end.payload_bytes += held.payload_bytes
+    end.last_seen = held.largest_ns if held.largest_ns > end.last_seen else end.last_seen
+    if held.smallest_ns < facts.first_seen:
+        facts.first_seen = held.smallest_ns
+    if held.vlan != NO_VLAN:
+        note_vlan(core, facts, held.vlan)
+    trouble.odd_syns += held.count
+
+cdef inline void hold_syn(Context* x) noexcept nogil:
+    cdef Held* held = &copies_of(x.core, x.facts).held
+    cdef Options options
+    cdef Opening opening
+    tcp_options(x.segment, &options)
+    read_opening(x.segment, &options, &opening)
+    if x.flow.marks & FM_HELD and held.end == x.d and held.copies[0].opening.isn == x.segment.seq:
+        interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
+    else:
+        release_held(x.core, x.flow, x.facts)
+        x.flow.marks |= FM_HELD
+        memset(held, 0, sizeof(Held))
+        held.end = x.d
+        held.first_ns = held.smallest_ns = held.largest_ns = x.packet.time_ns
+        held.first_packet = x.packet.number
+        held.first_file = x.packet.file_id
+        held.interface_id = x.packet.interface_id
+        held.payload = x.segment.payload_bytes
+        held.flags = x.segment.flags
+        held.fast_open = options.fast_open
+        held.vlan = x.segment.vlan_id if x.segment.has_vlan else NO_VLAN
+    held.last_ns = x.packet.time_ns
+    held.smallest_ns = x.packet.time_ns if x.packet.time_ns < held.smallest_ns else held.smallest_ns
+    held.largest_ns = x.packet.time_ns if x.packet.time_ns > held.largest_ns else held.largest_ns
+    held.count += 1
+    held.ip_bytes += x.segment.ip_bytes
+    held.payload_bytes += x.segment.payload_bytes
+    push_held_copy(held, x.packet.time_ns, &opening, x.segment.seq + 1 + x.segment.payload_bytes)
+    x.flow.seq[x.d].marks |= EM_SEEN
+
+# Fills a new record with what the held SYN and its resends were. Before: x.flow is the new record, without a packet.
+cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
+    cdef Flow* flow = x.flow
+    cdef Facts* facts = x.facts
+    cdef int d = held.end
+    cdef int i, at
+    cdef Options options
+    cdef Copies* copies
+    cdef Seq* sender = &flow.seq[d]
+    facts.first_seen = held.smallest_ns
+    flow.end[d].last_seen = held.largest_ns
+    flow.end[d].packets = <uint32_t>held.count
+    flow.end[d].ip_bytes = held.ip_bytes
+    flow.end[d].payload_bytes = held.payload_bytes
+    flow.end[d].unique_bytes = held.payload
+    facts.first_packet = held.first_packet
+    facts.first_file = held.first_file
+    facts.interface_id = held.interface_id
+    if held.vlan != NO_VLAN:
+        note_vlan(x.core, facts, held.vlan)
+        flow.end[d].vlan = held.vlan
+    at = (held.copy_next + MAX_COPIES - held.copy_count) % MAX_COPIES
+    facts.opening[d] = held.copies[at].opening
+    facts.syns = 1
+    facts.syn_first = held.first_ns
+    if held.count > 1:
+        copies = copies_of(x.core, facts)
+        for i in range(held.copy_count):
+            push_copy(&copies.end[d], held.copies[(at + i) % MAX_COPIES].time_ns,
+                      &held.copies[(at + i) % MAX_COPIES].opening, held.copies[(at + i) % MAX_COPIES].seq_end)
+        copies.end[d].total = held.count
+        copies.syn_count = held.count
+        copies.syn_last = held.last_ns
+        facts.syns = 2
+    memset(&options, 0, sizeof(Options))
+    options.has = facts.opening[d].has
+    options.fast_open = held.fast_open
+    note_offer(facts, held.flags, &options, held.payload)
+    sender.marks = EM_SEEN | EM_SYN | EM_BARE_SYN | EM_NXT | EM_WINDOW
+    sender.nxt = facts.opening[d].isn + 1 + held.payload
+    sender.window = facts.opening[d].window
+    sender.window_max = facts.opening[d].window
+    if held.payload:
+        sender.marks |= EM_PAYLOAD
+        facts.first_payload[d] = held.first_ns
+    flow.marks |= FM_UNSCALED_1 if d else FM_UNSCALED_0
+    set_window_shifts(flow, facts)

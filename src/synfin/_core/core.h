@@ -1,0 +1,67 @@
+/* What Cython cannot say: prefetch, 128-bit arithmetic, aligned memory. */
+#ifndef SYNFIN_CORE_H
+#define SYNFIN_CORE_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static inline void prefetch_read(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); }
+
+/* Odd constants of the mixing steps (the fractional part of the golden ratio, and arbitrary ones). */
+static const uint64_t MIX_A = 0x9E3779B97F4A7C15ULL, MIX_B = 0xE7037ED1A0B428DBULL, MIX_C = 0x8EBC6AF09C88C6E3ULL,
+                      MIX_D = 0xD6E8FEB86659FD93ULL;
+static const uint64_t FNV_OFFSET = 0xCBF29CE484222325ULL, FNV_PRIME = 0x100000001B3ULL;
+
+/* A time before every timestamp. */
+static const int64_t NEVER = -INT64_MAX;
+
+/* Folds the 128-bit product of two words: a fast mixing step whose result cannot be steered without the seed. */
+static inline uint64_t mix64(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* An unsigned 128-bit sum of squares, kept as two words so that Cython can hold it in a struct. */
+typedef struct {
+    uint64_t low, high;
+} Sum128;
+
+static inline void sum128_add_square(Sum128 *sum, uint64_t value) {
+    unsigned __int128 s = ((unsigned __int128)sum->high << 64) | sum->low;
+    s += (unsigned __int128)value * value;
+    sum->low = (uint64_t)s;
+    sum->high = (uint64_t)(s >> 64);
+}
+
+/* floor(sqrt(count * squares - total^2) / count): the population standard deviation from exact sums, rounded down.
+ * Beyond 128 bits (which takes 2^20 samples of tens of minutes each) the last digits are those of a long double. */
+static inline int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128 *squares) {
+    typedef unsigned __int128 u128;
+    u128 s = ((u128)squares->high << 64) | squares->low, x, product, root = 0, bit = (u128)1 << 126;
+    if (count == 0)
+        return 0;
+    if (__builtin_mul_overflow(s, (u128)count, &product)) {
+        long double mean = (long double)total / count, var = (long double)s / count - mean * mean;
+        return var > 0 ? (int64_t)__builtin_sqrtl(var) : 0;
+    }
+    x = product - (u128)total * total;
+    while (bit > x)
+        bit >>= 2;
+    while (bit != 0) {
+        if (x >= root + bit) {
+            x -= root + bit;
+            root = (root >> 1) + bit;
+        } else
+            root >>= 1;
+        bit >>= 2;
+    }
+    return (int64_t)(root / count);
+}
+
+static inline void *aligned_block(size_t bytes) {
+    void *p = NULL;
+    return posix_memalign(&p, 64, bytes) == 0 ? p : NULL;
+}
+#endif

@@ -1,0 +1,294 @@
+# Everything that one tracker owns, and the birth and the end of records. What a segment does to a record stands in
+# opening.pxd, data.pxd, closing.pxd and machine.pxd; which record it belongs to, in border.pxd.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from synfin._core.arena cimport Arena, arena_at, arena_give, arena_take
+from synfin._core.declared cimport *
+from synfin._core.flow cimport *
+from synfin._core.intervals cimport *
+from synfin._core.key cimport NO_VLAN, Key, flow_id_of, key_hash
+from synfin._core.sink cimport Sink
+from synfin._core.types cimport *
+from synfin._core.wheel cimport *
+
+cdef enum:
+    WINDOW_SCALE_MAX = 14    # RFC 7323 section 2.3; also what an unknown scale counts as (SPEC 3.4)
+    PROBE_MAX = 128          # a lookup looks at no more slots than this: an insertion that would need more has the
+                             # table doubled before the next batch
+
+# Timeouts (ns) by phase, and what else is fixed for a run.
+cdef struct Config:
+    int64_t timeout[8]       # indexed by PH_*
+    int64_t reorder
+    bint key_vlan
+    uint64_t seed
+    uint8_t machine[EV_COUNT * ST_COUNT]
+    uint64_t server_ports[1024]
+
+# One entry of the index: the hash again, so that a probe touches a record only where it very likely is the one.
+cdef struct Slot:
+    uint32_t hash
+    uint32_t flow            # 0: empty
+
+cdef struct Table:
+    Slot* slots
+    uint32_t mask
+    uint32_t count
+    bint crowded             # an insertion went beyond PROBE_MAX
+
+cdef struct Stats:
+    int64_t packets
+    int64_t packets_in_records
+    int64_t ip_bytes
+    int64_t skips[VD_COUNT]
+    int64_t link_types[65536]   # packets of link types that are not decoded
+    int64_t first_time
+    int64_t last_time
+    int64_t records
+    int64_t handshakes[HS_COUNT]
+    int64_t closes[CL_COUNT]
+    int64_t closers[SIDE_COUNT]
+    int64_t end_reasons[END_COUNT]
+    int64_t steps
+
+cdef struct Core:
+    Config config
+    Table table
+    Arena flows
+    Arena facts              # same numbers as flows
+    Arena address_pairs
+    Arena closings
+    Arena troubles
+    Arena copies
+    Arena vlans
+    Wheel wheel
+    Intervals intervals
+    Sink rows
+    Sink interval_rows
+    Stats stats
+    int64_t clock            # input clock: the highest that a packet brought
+    int64_t next_sweep       # no deadline and no slice's end lies before it
+
+# One segment on its way through the record it belongs to.
+cdef struct Context:
+    Core* core
+    Flow* flow
+    Facts* facts
+    const Segment* segment
+    const PacketRef* packet
+    int64_t effective
+    uint32_t number          # of the flow
+    int d                    # the sender's end, 0 or 1
+
+# ------------------------------------------------------------------------------------------------ small views
+
+cdef inline Facts* facts_of(Core* core, uint32_t number) noexcept nogil:
+    return <Facts*>arena_at(&core.facts, number)
+
+cdef inline Flow* flow_of(Core* core, uint32_t number) noexcept nogil:
+    return <Flow*>arena_at(&core.flows, number)
+
+cdef inline int client_end(const Flow* flow) noexcept nogil:
+    return 1 if flow.marks & FM_CLIENT_IS_1 else 0
+
+cdef inline Trouble* trouble_of(Core* core, Facts* facts) noexcept nogil:
+    if facts.trouble == 0:
+        facts.trouble = arena_take(&core.troubles)
+    return <Trouble*>arena_at(&core.troubles, facts.trouble)
+
+cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
+    if facts.closing == 0:
+        facts.closing = arena_take(&core.closings)
+    return <Closing*>arena_at(&core.closings, facts.closing)
+
+cdef inline bint is_finished(const Flow* flow) noexcept nogil:
+    return flow.phase == PH_CLOSED or (flow.phase == PH_RESET and not flow.marks & FM_ATTEMPT)
+
+cdef inline bint is_server_port(const Config* config, uint16_t port) noexcept nogil:
+    return (config.server_ports[port >> 6] >> (port & 63)) & 1
+
+# ------------------------------------------------------------------------------------------------ gauges
+
+# What the gauges see of a record: both states and five yes-or-no facts, in one word that can be compared.
+cdef inline uint32_t face_of(const Flow* flow) noexcept nogil:
+    cdef uint32_t face = flow.state[0] | (<uint32_t>flow.state[1] << 4)
+    cdef uint16_t m0 = flow.seq[0].marks
+    cdef uint16_t m1 = flow.seq[1].marks
+    if flow.phase == PH_CLOSED or flow.phase == PH_RESET:
+        return face
+    face |= 1 << 8
+    if flow.phase == PH_SYN:
+        face |= 1 << 9
+    elif flow.phase == PH_SYNACK:
+        face |= 1 << 10
+    elif ((m0 ^ m1) & EM_FIN) and ((m0 if m0 & EM_FIN else m1) & EM_FIN_ACKED):
+        face |= 1 << 11
+    if flow.marks & FM_NOT_SEEN:
+        face |= 1 << 12
+    return face
+
+cdef inline void _count_face(Intervals* iv, int64_t slice_number, uint32_t face, int sign) noexcept nogil:
+    cdef int state = face & 15
+    cdef int bit
+    if state >= ST_SYN_SENT:
+        interval_gauge(iv, slice_number, state - ST_SYN_SENT, sign)
+    state = (face >> 4) & 15
+    if state >= ST_SYN_SENT:
+        interval_gauge(iv, slice_number, state - ST_SYN_SENT, sign)
+    for bit in range(5):
+        if (face >> (8 + bit)) & 1:
+            interval_gauge(iv, slice_number, G_CONNECTIONS + bit, sign)
+
+# A record's face changed at effective time (0: there was, or is, none).
+cdef inline void face_change(Core* core, int64_t effective, uint32_t before, uint32_t after) noexcept nogil:
+    cdef int64_t number
+    if before == after:
+        return
+    number = interval_slice_at(&core.intervals, effective)
+    _count_face(&core.intervals, number, before, -1)
+    _count_face(&core.intervals, number, after, 1)
+    core.intervals.intervals[floor_div(number, SLICES) & core.intervals.interval_mask].used = True
+
+# ------------------------------------------------------------------------------------------------ timers
+
+cdef inline void timer_unlink(Core* core, uint32_t number, Facts* facts) noexcept nogil:
+    if facts.timer_prev:
+        facts_of(core, facts.timer_prev).timer_next = facts.timer_next
+    else:
+        core.wheel.heads[facts.timer_slot] = facts.timer_next
+    if facts.timer_next:
+        facts_of(core, facts.timer_next).timer_prev = facts.timer_prev
+    core.wheel.level_count[facts.timer_slot >> WHEEL_BITS] -= 1
+    facts.timer_slot = NO_SLOT
+
+cdef inline void timer_link(Core* core, uint32_t number, Facts* facts, uint16_t slot) noexcept nogil:
+    cdef uint32_t head = core.wheel.heads[slot]
+    facts.timer_slot = slot
+    facts.timer_prev = 0
+    facts.timer_next = head
+    if head:
+        facts_of(core, head).timer_prev = number
+    core.wheel.heads[slot] = number
+    core.wheel.level_count[slot >> WHEEL_BITS] += 1
+
+# Sets a deadline that may be earlier than the one that the wheel knows: at a change of phase only.
+cdef inline void timer_set(Core* core, uint32_t number, Flow* flow, Facts* facts, int64_t deadline) noexcept nogil:
+    cdef uint16_t slot
+    flow.deadline = deadline
+    slot = wheel_slot(&core.wheel, deadline)
+    if slot == facts.timer_slot:
+        return
+    if facts.timer_slot != NO_SLOT:
+        timer_unlink(core, number, facts)
+    timer_link(core, number, facts, slot)
+
+# ------------------------------------------------------------------------------------------------ index
+
+# The record of a key, 0 if there is none.
+cdef inline uint32_t table_find(Core* core, const Key* key) noexcept nogil:
+    cdef Table* table = &core.table
+    cdef uint32_t at = key.hash & table.mask
+    while table.slots[at].flow:
+        if table.slots[at].hash == key.hash and flow_has_key(core, table.slots[at].flow, key):
+            return table.slots[at].flow
+        at = (at + 1) & table.mask
+    return 0
+
+cdef inline bint flow_has_key(Core* core, uint32_t number, const Key* key) noexcept nogil:
+    cdef Flow* flow = flow_of(core, number)
+    cdef AddressPair* pair
+    if flow.port[0] != key.port[0] or flow.port[1] != key.port[1]:
+        return False
+    if core.config.key_vlan and facts_of(core, number).key_vlan != key.vlan:
+        return False
+    if key.ip_version == 4:
+        return (not flow.marks & FM_IPV6 and memcmp(&flow.key_low, key.addr[0], 4) == 0
+                and memcmp(&flow.key_high, key.addr[1], 4) == 0)
+    if not flow.marks & FM_IPV6 or flow.key_high != key.hash:
+        return False
+    pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
+    return memcmp(pair.addr[0], key.addr[0], 32) == 0
+
+# Before: the table has an empty slot (tracker.pyx grows it between batches) and does not hold the key.
+cdef inline void table_insert(Core* core, uint32_t hash, uint32_t number) noexcept nogil:
+    cdef Table* table = &core.table
+    cdef uint32_t at = hash & table.mask
+    cdef uint32_t probes = 1
+    while table.slots[at].flow:
+        at = (at + 1) & table.mask
+        probes += 1
+    table.slots[at].hash = hash
+    table.slots[at].flow = number
+    table.count += 1
+    if probes > PROBE_MAX:
+        table.crowded = True
+
+# Removes a record and closes the gap behind it, so that probes stay short without tombstones: each following entry
+# moves back unless it would come to stand before its own home slot.
+cdef inline void table_remove(Core* core, uint32_t hash, uint32_t number) noexcept nogil:
+    cdef Table* table = &core.table
+    cdef uint32_t hole = hash & table.mask
+    cdef uint32_t at, home
+    while table.slots[hole].flow != number:
+        hole = (hole + 1) & table.mask
+    at = hole
+    while True:
+        at = (at + 1) & table.mask
+        if table.slots[at].flow == 0:
+            break
+        home = table.slots[at].hash & table.mask
+        if ((at - home) & table.mask) >= ((at - hole) & table.mask):
+            table.slots[hole] = table.slots[at]
+            hole = at
+    table.slots[hole].flow = 0
+    table.count -= 1
+
+# ------------------------------------------------------------------------------------------------ birth
+
+# A record for a key, with nothing said yet about its states. Before: reserves hold (tracker.pyx).
+cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
+    cdef uint32_t number = arena_take(&core.flows)
+    cdef Flow* flow = flow_of(core, number)
+    cdef Facts* facts = facts_of(core, number)
+    cdef AddressPair* pair
+    memset(facts, 0, sizeof(Facts))
+    flow.port[0] = key.port[0]
+    flow.port[1] = key.port[1]
+    if key.ip_version == 4:
+        memcpy(&flow.key_low, key.addr[0], 4)
+        memcpy(&flow.key_high, key.addr[1], 4)
+    else:
+        flow.key_low = arena_take(&core.address_pairs)
+        flow.key_high = key.hash
+        flow.marks |= FM_IPV6
+        pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
+        memcpy(pair.addr[0], key.addr[0], 32)
+    facts.key_vlan = key.vlan
+    facts.vlan_first = NO_VLAN
+    facts.timer_slot = NO_SLOT
+    facts.quality_server = RQ_NONE
+    facts.quality_client = RQ_NONE
+    flow.end[0].vlan = NO_VLAN
+    flow.end[1].vlan = NO_VLAN
+    flow.end[0].last_seen = NEVER
+    flow.end[1].last_seen = NEVER
+    flow.last_effective = NEVER
+    table_insert(core, key.hash, number)
+    return number
+
+# Rebuilds the key of a record (its hash included), for the index and for the row.
+cdef inline void flow_key(Core* core, uint32_t number, Key* key) noexcept nogil:
+    cdef Flow* flow = flow_of(core, number)
+    memset(key, 0, sizeof(Key))
+    key.port[0] = flow.port[0]
+    key.port[1] = flow.port[1]
+    key.vlan = facts_of(core, number).key_vlan
+    if flow.marks & FM_IPV6:
+        key.ip_version = 6
+        memcpy(key.addr[0], arena_at(&core.address_pairs, flow.key_low), 32)
+    else:
+        key.ip_version = 4
+        memcpy(key.addr[0], &flow.key_low, 4)
+        memcpy(key.addr[1], &flow.key_high, 4)
+    key.hash = key_hash(key, core.config.seed)

@@ -1,0 +1,283 @@
+# What a segment of an open connection does to the accounts: is it acceptable, which bytes are new, what does it
+# acknowledge, and how long did that take (SPEC 3.4, 4 "Data"). Every rule is written for a sender `d` and its peer; the
+# other direction is the same rule with the ends exchanged.
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memmove
+
+from synfin._core.core cimport *
+from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
+
+cdef extern from "core.h" nogil:
+    void sum128_add_square(Sum128* total, uint64_t value)
+
+# ------------------------------------------------------------------------------------------------ counting
+
+# Counts the packet in its record, its end and its interval. No judgement: odd segments count, too.
+cdef inline void count_packet(Context* x) noexcept nogil:
+    cdef Flow* flow = x.flow
+    cdef End* end = &flow.end[x.d]
+    cdef Closing* closing
+    end.packets += 1
+    if end.packets == 0:
+        trouble_of(x.core, x.facts).end[x.d].packets_high += 1
+    end.ip_bytes += x.segment.ip_bytes
+    end.payload_bytes += x.segment.payload_bytes
+    if x.packet.time_ns > end.last_seen:
+        if end.last_seen == NEVER and x.packet.time_ns < x.facts.first_seen:
+            x.facts.first_seen = x.packet.time_ns
+        end.last_seen = x.packet.time_ns
+    elif x.packet.time_ns < x.facts.first_seen:
+        x.facts.first_seen = x.packet.time_ns
+    flow.seq[x.d].marks |= EM_SEEN
+    if x.segment.has_vlan and end.vlan != x.segment.vlan_id:
+        end.vlan = x.segment.vlan_id
+        note_vlan(x.core, x.facts, x.segment.vlan_id)
+    if flow.phase >= PH_CLOSED:
+        closing = closing_of(x.core, x.facts)
+        closing.packets_after_close += 1
+
+cdef inline void note_vlan(Core* core, Facts* facts, uint16_t vlan) noexcept nogil:
+    cdef Vlans* vlans
+    if facts.vlan_first == NO_VLAN:
+        facts.vlan_first = vlan
+        return
+    if facts.vlans == 0:
+        if vlan == facts.vlan_first:
+            return
+        facts.vlans = arena_take(&core.vlans)
+        vlans = <Vlans*>arena_at(&core.vlans, facts.vlans)
+        vlans.seen[facts.vlan_first >> 6] |= <uint64_t>1 << (facts.vlan_first & 63)
+        vlans.count = 1
+    vlans = <Vlans*>arena_at(&core.vlans, facts.vlans)
+    if not (vlans.seen[vlan >> 6] >> (vlan & 63)) & 1:
+        vlans.seen[vlan >> 6] |= <uint64_t>1 << (vlan & 63)
+        vlans.count += 1
+
+# ------------------------------------------------------------------------------------------------ acceptance
+
+cdef inline uint32_t segment_end(const Segment* segment) noexcept nogil:
+    return segment.seq + segment.payload_bytes + (1 if segment.flags & TH_FIN else 0)
+
+# Whether the segment fits its target's window as the tap knows it (SPEC 3.4; RFC 9293 section 3.10.7.4 first check, made
+# wider on both sides because the tap may have lost ACKs). Not for SYN, SYN-ACK and RST.
+cdef inline bint is_acceptable(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Seq* target = &x.flow.seq[1 - x.d]
+    cdef uint32_t data_end
+    cdef int64_t window
+    cdef bint odd
+    if (target.marks & (EM_ACK | EM_WINDOW | EM_UNJUDGED)) != (EM_ACK | EM_WINDOW):
+        return True
+    window = target.window_max
+    odd = (seq_distance(target.ack, segment_end(x.segment)) < -window
+           or seq_distance(target.ack, x.segment.seq) > window)
+    if not odd and x.segment.flags & TH_FIN:
+        data_end = x.segment.seq + x.segment.payload_bytes
+        odd = seq_lt(data_end, target.ack) and not (
+            sender.marks & EM_FIN and closing_of(x.core, x.facts).fin_seq[x.d] == data_end)
+    if not odd:
+        return True
+    if sender.marks & EM_ODD and trouble_of(x.core, x.facts).end[x.d].odd_end == x.segment.seq:
+        target.marks |= EM_UNJUDGED      # the tap lost what lies between: the sender goes on from its last odd one
+        return True
+    return False
+
+cdef inline void count_odd(Context* x) noexcept nogil:
+    cdef Trouble* trouble = trouble_of(x.core, x.facts)
+    trouble.odd_segments += 1
+    trouble.end[x.d].odd_end = segment_end(x.segment)
+    x.flow.seq[x.d].marks |= EM_ODD
+
+# ------------------------------------------------------------------------------------------------ sequence account
+
+# Bytes of [low, high) that lie in the end's holes; they are filled.
+cdef inline uint32_t fill_holes(EndTrouble* trouble, uint32_t low, uint32_t high) noexcept nogil:
+    cdef Hole kept[2 * MAX_HOLES]
+    cdef uint32_t count = 0
+    cdef uint32_t filled = 0
+    cdef uint32_t i, a, b
+    for i in range(trouble.hole_count):
+        a = trouble.holes[i].low
+        b = trouble.holes[i].high
+        if seq_le(b, low) or seq_ge(a, high):
+            kept[count] = trouble.holes[i]
+            count += 1
+            continue
+        filled += (high if seq_lt(high, b) else b) - (low if seq_gt(low, a) else a)
+        if seq_lt(a, low):
+            kept[count].low = a
+            kept[count].high = low
+            count += 1
+        if seq_gt(b, high):
+            kept[count].low = high
+            kept[count].high = b
+            count += 1
+    keep_highest_holes(trouble, kept, count)
+    return filled
+
+cdef inline void keep_highest_holes(EndTrouble* trouble, const Hole* holes, uint32_t count) noexcept nogil:
+    cdef uint32_t dropped = count - MAX_HOLES if count > MAX_HOLES else 0
+    trouble.hole_count = count - dropped
+    memmove(trouble.holes, holes + dropped, sizeof(Hole) * trouble.hole_count)
+
+# NXT rises to `start` over bytes that the tap has not seen.
+cdef inline void open_hole(Context* x, uint32_t start) noexcept nogil:
+    cdef EndTrouble* trouble = &trouble_of(x.core, x.facts).end[x.d]
+    cdef Hole holes[MAX_HOLES + 1]
+    cdef uint32_t i
+    for i in range(trouble.hole_count):
+        holes[i] = trouble.holes[i]
+    holes[trouble.hole_count].low = x.flow.seq[x.d].nxt
+    holes[trouble.hole_count].high = start
+    keep_highest_holes(trouble, holes, trouble.hole_count + 1)
+    x.flow.seq[x.d].nxt = start
+
+# The payload of a taken segment. Before: NXT is known.
+cdef inline void account_payload(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef End* peer = &x.flow.end[1 - x.d]
+    cdef uint32_t low = x.segment.seq
+    cdef uint32_t high = low + x.segment.payload_bytes
+    cdef uint32_t old_end, filled, seen
+    cdef EndTrouble* trouble
+    if seq_ge(low, sender.nxt):
+        if low != sender.nxt:
+            open_hole(x, low)
+        x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
+        sender.nxt = high
+        if not sender.marks & EM_TIMED:
+            sender.marks |= EM_TIMED
+            peer.timed_at = x.packet.time_ns
+            peer.timed_end = segment_end(x.segment)
+        return
+    sender.marks &= ~<uint16_t>EM_TIMED          # Karn: an acknowledgement could mean either copy
+    trouble = &trouble_of(x.core, x.facts).end[x.d]
+    old_end = high if seq_lt(high, sender.nxt) else sender.nxt
+    filled = fill_holes(trouble, low, old_end)
+    seen = old_end - low - filled
+    x.flow.end[x.d].unique_bytes += filled + (high - old_end)
+    if seen:
+        trouble.retransmitted_segments += 1
+        trouble.retransmitted_bytes += seen
+        interval_count(&x.core.intervals, x.effective, ICOL_RETRANSMITTED_SEGMENTS, 1)
+    else:
+        trouble.out_of_order_segments += 1
+    if seq_gt(high, sender.nxt):
+        sender.nxt = high
+
+# ------------------------------------------------------------------------------------------------ acknowledgements
+
+cdef inline void rtt_add(Rtt* rtt, int64_t sample) noexcept nogil:
+    if sample < 0:
+        return
+    if rtt.samples == 0 or sample < rtt.min:
+        rtt.min = sample
+    if sample > rtt.max:
+        rtt.max = sample
+    rtt.samples += 1
+    rtt.total += sample
+    sum128_add_square(&rtt.squares, <uint64_t>sample)
+
+# Where the peer's stream begins for the account of acknowledged bytes.
+cdef inline uint32_t stream_base(const Facts* facts, const Seq* seq, int end) noexcept nogil:
+    return facts.opening[end].isn + 1 if seq.marks & EM_SYN else facts.opening[end].isn
+
+# Raises the sender's highest acknowledgement and takes the RTT sample that it completes. Before: TH_ACK is set.
+cdef inline void account_ack(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    cdef End* end = &x.flow.end[x.d]
+    cdef uint32_t ack = x.segment.ack
+    cdef int64_t rise
+    sender.marks &= ~<uint16_t>EM_UNJUDGED
+    if not sender.marks & EM_ACK:
+        sender.marks |= EM_ACK
+        sender.ack = ack
+        if peer.marks & EM_NXT or x.facts.opening[1 - x.d].marks & OM_FIRST_SEQ:
+            end.acked_bytes = seq_distance(stream_base(x.facts, peer, 1 - x.d), ack)
+    else:
+        rise = seq_distance(sender.ack, ack)
+        if rise > 0:
+            sender.ack = ack
+            end.acked_bytes += rise
+    if peer.marks & EM_TIMED and seq_ge(ack, end.timed_end):
+        peer.marks &= ~<uint16_t>EM_TIMED
+        rtt_add(&x.facts.rtt[1 - x.d], x.packet.time_ns - end.timed_at)
+
+# The window that a taken segment announces. Before: TH_ACK or TH_SYN is set.
+cdef inline void account_window(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef uint32_t scaled = x.segment.window
+    if x.segment.flags & TH_SYN:
+        x.flow.marks |= FM_UNSCALED_1 if x.d else FM_UNSCALED_0
+    else:
+        scaled <<= x.flow.end[x.d].window_shift
+        x.flow.marks &= ~<uint8_t>(FM_UNSCALED_1 if x.d else FM_UNSCALED_0)
+    sender.window = x.segment.window
+    if not sender.marks & EM_WINDOW or scaled > sender.window_max:
+        sender.window_max = scaled
+    sender.marks |= EM_WINDOW
+
+# ------------------------------------------------------------------------------------------------ one taken segment
+
+# Keep-alive (SPEC 4): SEQ = NXT - 1 and no payload, or one byte when NXT is acknowledged. Before: no SYN, FIN, RST.
+cdef inline bint is_keep_alive(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    if not sender.marks & EM_NXT or x.segment.seq + 1 != sender.nxt or x.segment.payload_bytes > 1:
+        return False
+    return x.segment.payload_bytes == 0 or (peer.marks & EM_ACK and peer.ack == sender.nxt)
+
+# RFC 5681 section 2. Before: a pure ACK, and the sender's account is still that of its last segment.
+cdef inline bint is_duplicate_ack(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    return (sender.marks & EM_ACK and peer.marks & EM_NXT and x.segment.ack == sender.ack
+            and seq_gt(peer.nxt, sender.ack) and x.segment.window == sender.window)
+
+cdef inline void note_first(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Opening* opening = &x.facts.opening[x.d]
+    if not sender.marks & EM_NXT:
+        sender.marks |= EM_NXT
+        sender.nxt = x.segment.seq
+        # After an acknowledgement by the peer, the account of acknowledged bytes has begun there already.
+        if not opening.marks & (OM_COPY | OM_FIRST_SEQ):
+            opening.marks |= OM_FIRST_SEQ
+            opening.isn = x.segment.seq
+    if x.segment.flags & TH_ACK and not opening.marks & (OM_COPY | OM_FIRST_ACK):
+        opening.marks |= OM_FIRST_ACK
+        opening.ts_val = x.segment.ack
+
+# Accounts of a segment that was taken, FIN excepted (closing.pxd). Not for SYN, SYN-ACK and RST.
+cdef inline void take_segment(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef const Segment* segment = x.segment
+    cdef bint keep_alive = False
+    cdef End* end
+    if (sender.marks & EM_NXT) == 0 or not sender.marks & EM_ACK:
+        note_first(x)
+    if not segment.flags & TH_FIN:
+        keep_alive = is_keep_alive(x)
+        if keep_alive:
+            trouble_of(x.core, x.facts).end[x.d].keep_alives += 1
+        elif segment.payload_bytes == 0 and segment.flags & TH_ACK:
+            end = &x.flow.end[x.d]
+            end.pure_acks += 1
+            if end.pure_acks == 0:
+                trouble_of(x.core, x.facts).end[x.d].pure_acks_high += 1
+            if is_duplicate_ack(x):
+                trouble_of(x.core, x.facts).end[x.d].duplicate_acks += 1
+        if segment.window == 0:
+            trouble_of(x.core, x.facts).end[x.d].zero_windows += 1
+    if segment.payload_bytes:
+        if not sender.marks & EM_PAYLOAD:
+            sender.marks |= EM_PAYLOAD
+            x.facts.first_payload[x.d] = x.packet.time_ns
+        if not keep_alive:
+            account_payload(x)
+    elif not keep_alive and seq_gt(segment.seq, sender.nxt):
+        open_hole(x, segment.seq)
+    if segment.flags & TH_ACK:
+        account_window(x)
+        account_ack(x)

@@ -1,0 +1,40 @@
+# One packet to one TCP segment: link, IP and TCP glued. Reads no byte beyond captured_len and allocates nothing.
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
+
+from synfin._core.bytes cimport Cursor, advance, be16
+from synfin._core.ip cimport ipv4, ipv6
+from synfin._core.link cimport ET_IPV4, LINKTYPE_ETHERNET, find_ip
+from synfin._core.tcp cimport tcp, tcp_options, tcp_timestamps
+from synfin._core.types cimport PF_VLAN, VD_SAME_ENDS, VD_SEGMENT, PacketRef, Segment
+
+
+# VD_SEGMENT: every field of the segment is set. Any other verdict names the skip; the segment is then undefined.
+cdef inline int decode(const PacketRef* packet, Segment* segment) noexcept nogil:
+    cdef Cursor cursor
+    cdef uint32_t kind = ET_IPV4
+    cdef int verdict = VD_SEGMENT
+    cursor.at = packet.data
+    cursor.captured = packet.captured_len
+    cursor.length = packet.wire_len
+    segment.has_vlan = 0
+    segment.vlan_id = 0
+    # Untagged IPv4 on Ethernet, most of all traffic, goes straight on.
+    if (
+        packet.link_type == LINKTYPE_ETHERNET and not packet.flags & PF_VLAN and cursor.captured >= 14
+        and be16(cursor.at + 12) == ET_IPV4
+    ):
+        advance(&cursor, 14)
+    else:
+        verdict = find_ip(packet, &cursor, segment, &kind)
+        if verdict != VD_SEGMENT:
+            return verdict
+    verdict = ipv4(&cursor, segment) if kind == ET_IPV4 else ipv6(&cursor, segment)
+    if verdict != VD_SEGMENT:
+        return verdict
+    verdict = tcp(&cursor, segment)
+    if verdict != VD_SEGMENT:
+        return verdict
+    if segment.src_port == segment.dst_port and memcmp(segment.src, segment.dst, 16) == 0:
+        return VD_SAME_ENDS
+    return VD_SEGMENT

@@ -1,0 +1,272 @@
+# One connection in memory. Flow holds what every packet needs: 192 bytes, three cache lines, of which a packet of a long
+# connection touches the shared one and its sender's. Facts (the same number in a second arena) holds what is written
+# at the opening, at an RTT sample or at the end. What most connections never have lives in blocks that are taken when
+# it first occurs: Trouble, Closing, Copies, Vlans.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "core.h" nogil:
+    ctypedef struct Sum128:
+        uint64_t low, high
+
+# Phase of a record: which deadline runs (SPEC 3.2).
+cdef enum:
+    PH_FREE = 0
+    PH_SYN = 1               # SYN seen, no SYN-ACK
+    PH_SYNACK = 2            # SYN-ACK seen, handshake not complete
+    PH_OPEN = 3              # established, midstream with both ends seen, or one FIN
+    PH_ONE_SIDED = 4         # midstream, only one end seen
+    PH_CLOSING = 5           # both FINs, not both acknowledged
+    PH_CLOSED = 6            # both FINs acknowledged
+    PH_RESET = 7             # an accepted RST
+
+# Flow.marks
+cdef enum:
+    FM_ATTEMPT = 1           # the handshake is not complete (it may have failed)
+    FM_NOT_SEEN = 2          # begun midstream
+    FM_IPV6 = 4
+    FM_CLIENT_IS_1 = 8       # the client is end 1
+    FM_HELD = 16             # a SYN of unproven worth is held beside the record (Copies.held)
+    FM_UNSCALED_0 = 32       # end 0's last window came in a SYN or SYN-ACK: never scaled
+    FM_UNSCALED_1 = 64
+
+# Seq.marks
+cdef enum:
+    EM_SEEN = 1              # the end sent a packet
+    EM_NXT = 2               # nxt is known
+    EM_ACK = 4               # ack is known
+    EM_WINDOW = 8            # window and window_max are known
+    EM_SYN = 16              # the end sent a SYN or SYN-ACK; its ISN is known
+    EM_SYN_ACKED = 32        # the peer acknowledged it
+    EM_FIN = 64              # the end sent a FIN
+    EM_FIN_ACKED = 128       # the peer acknowledged it
+    EM_TIMED = 256           # a segment of this end awaits its acknowledgement for an RTT sample
+    EM_UNJUDGED = 512        # nothing is judged against this end's window until its next ACK (loss at the tap)
+    EM_ODD = 1024            # Trouble.odd_end is valid
+    EM_PASSIVE = 2048        # opened passively
+    EM_BEYOND = 4096         # sent anything beyond SYN and SYN-ACK
+    EM_PAYLOAD = 8192        # sent payload
+    EM_BARE_SYN = 16384      # sent a SYN without ACK
+
+# What packets of both directions need of one end.
+cdef struct Seq:
+    uint32_t nxt             # highest sequence end sent
+    uint32_t ack             # highest acknowledgement sent
+    uint32_t window_max      # largest window announced, scaled
+    uint16_t window          # last window field
+    uint16_t marks           # EM_*
+
+# What packets of one end count. acked_bytes and timed_* are about the peer's segments, which this end acknowledges.
+cdef struct End:
+    int64_t ip_bytes
+    int64_t payload_bytes
+    int64_t unique_bytes
+    int64_t acked_bytes      # of the peer's stream
+    int64_t last_seen        # largest timestamp
+    int64_t timed_at         # timestamp of the peer's timed segment, valid with the peer's EM_TIMED
+    uint32_t timed_end       # its sequence end
+    uint32_t packets         # wraps into Trouble.packets_high
+    uint32_t pure_acks       # wraps into Trouble.pure_acks_high
+    uint16_t vlan            # last VLAN ID, valid where not NO_VLAN
+    uint8_t window_shift     # what this end's window field is scaled by (0 to 14)
+    uint8_t spare
+
+cdef struct Flow:
+    uint32_t key_low         # IPv4: address of end 0; IPv6: number in the arena of address pairs
+    uint32_t key_high        # IPv4: address of end 1; IPv6: the hash
+    uint16_t port[2]
+    uint8_t phase            # PH_*
+    uint8_t marks            # FM_*
+    uint8_t state[2]         # ST_* of each end
+    int64_t deadline         # effective time at which the record has ended unless a packet comes before
+    int64_t last_effective
+    Seq seq[2]
+    End end[2]
+
+cdef struct AddressPair:
+    uint8_t addr[2][16]
+
+# A SYN or SYN-ACK as it describes its end. ts_val is valid with OPT_TIMESTAMPS in `has`.
+cdef struct Opening:
+    uint64_t option_kinds
+    uint32_t isn             # before EM_SYN: the end's first sequence number
+    uint32_t ts_val          # before EM_SYN: the end's first acknowledgement
+    uint16_t mss
+    uint16_t window
+    uint8_t window_scale
+    uint8_t has              # OPT_*
+    uint8_t ttl
+    uint8_t marks            # OM_*
+
+cdef enum:
+    OM_DONT_FRAGMENT = 1
+    OM_COPY = 2              # the values above are those of a SYN or SYN-ACK
+    OM_FIRST_SEQ = 4         # isn holds the first sequence number instead
+    OM_FIRST_ACK = 8         # ts_val holds the first acknowledgement instead
+
+# RTT samples of the segments that one end sent (the far side of the tap towards the peer).
+cdef struct Rtt:
+    int64_t samples
+    int64_t total
+    int64_t min
+    int64_t max
+    Sum128 squares
+
+# Facts.marks
+cdef enum:
+    FF_REFUSED = 1
+    FF_ABORTED = 2
+    FF_COMPLETE = 4
+    FF_SYNACK = 8            # an acceptable SYN-ACK was seen
+    FF_SIMULTANEOUS = 16
+    FF_SPLIT = 32
+    FF_DONE = 64             # handshake_done is valid
+    FF_RTT_SERVER = 256
+    FF_RTT_CLIENT = 512
+    FF_SERVER_ACKED = 1024   # the server acknowledged the SYN with a bare ACK (split handshake)
+    FF_DATA_ACCEPTED = 2048  # the SYN-ACK covers the SYN's payload
+    FF_SYN_ANSWERED = 4096   # a copy of the client's SYN was answered
+
+cdef struct Facts:
+    int64_t first_seen
+    int64_t flow_id
+    int64_t first_packet
+    int64_t syn_first
+    int64_t synack_first
+    int64_t handshake_done
+    int64_t rtt_server
+    int64_t rtt_client
+    int64_t first_payload[2]
+    Rtt rtt[2]
+    Opening opening[2]
+    int32_t first_file
+    int32_t interface_id
+    uint32_t syn_payload
+    uint32_t timer_next
+    uint32_t timer_prev
+    uint32_t closing         # numbers of blocks, 0: none
+    uint32_t trouble
+    uint32_t copies
+    uint32_t vlans
+    uint16_t timer_slot
+    uint16_t marks           # FF_*
+    uint16_t vlan_first
+    uint16_t key_vlan
+    uint8_t direction        # DIR_*
+    uint8_t ecn
+    uint8_t fast_open
+    uint8_t mptcp
+    uint8_t quality_server   # RQ_*
+    uint8_t quality_client
+    uint8_t syns             # 0, 1, or 2: see Copies.syn_count
+    uint8_t synacks
+
+# Bytes below an end's NXT that the tap has not seen: [low, high) in sequence space, ascending.
+cdef struct Hole:
+    uint32_t low
+    uint32_t high
+
+cdef enum:
+    MAX_HOLES = 4
+
+cdef struct EndTrouble:
+    int64_t retransmitted_segments
+    int64_t retransmitted_bytes
+    int64_t out_of_order_segments
+    int64_t keep_alives
+    int64_t zero_windows
+    int64_t duplicate_acks
+    uint32_t packets_high
+    uint32_t pure_acks_high
+    uint32_t odd_end         # where the end's last odd segment ended
+    uint32_t hole_count
+    Hole holes[MAX_HOLES]
+
+cdef struct Trouble:
+    int64_t odd_segments
+    int64_t odd_syns
+    EndTrouble end[2]
+
+cdef struct Closing:
+    int64_t fin_seen[2]
+    int64_t fin_count[2]
+    int64_t rst_count[2]
+    int64_t rst_rejected
+    int64_t rst_seen
+    int64_t closed_at        # the packet that closed or reset the connection
+    int64_t time_wait_start
+    int64_t fin_rtt
+    int64_t payload_after_fin
+    int64_t packets_after_close
+    uint32_t fin_seq[2]      # sequence number of the first FIN itself
+    uint32_t fin_ack[2]      # acknowledgement in its segment
+    uint8_t has              # CM_*
+    uint8_t first_fin        # end of the first FIN in input order, valid with CM_FIN
+    uint8_t closer           # end that closed first (differs where the tap swapped the FINs)
+    uint8_t shape            # CL_*, valid with CM_SHAPE
+    uint8_t rst_by           # end of the first accepted RST, valid with CM_RST
+    uint8_t rst_ttl
+    uint8_t time_wait        # bit e: end e entered TIME-WAIT
+    uint8_t time_wait_end    # TWE_*, valid with CM_TIME_WAIT_END
+
+cdef enum:
+    CM_FIN = 1
+    CM_SHAPE = 2
+    CM_RST = 4
+    CM_CLOSED = 8            # closed_at is valid
+    CM_FIN_RTT = 16
+    CM_TIME_WAIT_END = 32
+    CM_FIN_ACK_0 = 64        # fin_ack[0] is valid
+    CM_FIN_ACK_1 = 128
+
+# One remembered SYN or SYN-ACK.
+cdef struct Copy:
+    int64_t time_ns
+    Opening opening
+    uint32_t seq_end
+
+cdef enum:
+    MAX_COPIES = 8
+
+# The latest SYN that may begin a new record, and what its copies counted (SPEC 3.2).
+cdef struct Held:
+    int64_t first_ns
+    int64_t last_ns
+    int64_t smallest_ns
+    int64_t largest_ns
+    int64_t count
+    int64_t ip_bytes
+    int64_t payload_bytes
+    int64_t first_packet
+    int32_t first_file
+    int32_t interface_id
+    uint32_t payload         # of the first copy
+    uint16_t flags           # TH_* of the first copy
+    uint8_t end
+    uint8_t fast_open        # as Options.fast_open, of the first copy
+    uint16_t vlan
+    uint8_t copy_count       # remembered ones, at most MAX_COPIES
+    uint8_t copy_next
+    Copy copies[MAX_COPIES]
+
+# What one end's SYNs and SYN-ACKs were, where there is more than one.
+cdef struct EndCopies:
+    int64_t total            # all of them, remembered or not
+    uint8_t count            # remembered
+    uint8_t next             # where the next one goes
+    Copy copies[MAX_COPIES]
+
+cdef struct Copies:
+    int64_t syn_count
+    int64_t synack_count
+    int64_t syn_last
+    int64_t synack_last
+    int64_t used_syn         # timestamp of the SYN that rtt_server is measured from, valid with has_used_syn
+    uint32_t variants        # different ISNs of SYN-ACKs
+    uint32_t isns[MAX_COPIES]
+    uint8_t has_used_syn
+    EndCopies end[2]
+    Held held
+
+cdef struct Vlans:
+    uint32_t count
+    uint64_t seen[64]

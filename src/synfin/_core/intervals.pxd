@@ -1,0 +1,130 @@
+# The interval table (SPEC 5) while it grows. Changes fall into slices (a tenth of an interval) and counts into intervals
+# at effective time, which is never before the clock minus `reorder`; so only the slices since then are open, in a ring,
+# and a slice is closed once and for all when every deadline before its end has been met.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from synfin._core.declared cimport *
+
+cdef extern from "core.h" nogil:
+    const int64_t NEVER
+
+cdef enum:
+    GAUGES = ICOL_MIDSTREAM - ICOL_SYN_SENT + 1
+    COUNTS = ICOL_CAPTURE_DROPS - ICOL_SYNS + 1
+    G_TIME_WAIT = ICOL_TIME_WAIT - ICOL_SYN_SENT
+    G_CONNECTIONS = ICOL_CONNECTIONS - ICOL_SYN_SENT
+    G_OPENING = ICOL_OPENING - ICOL_SYN_SENT
+    G_HALF_OPEN = ICOL_HALF_OPEN - ICOL_SYN_SENT
+    G_HALF_CLOSED = ICOL_HALF_CLOSED - ICOL_SYN_SENT
+    G_MIDSTREAM = ICOL_MIDSTREAM - ICOL_SYN_SENT
+    SLICES = 10              # of one interval
+    RTT_BUCKETS = 128 + 56 * 64
+
+cdef struct Slice:
+    int64_t change[GAUGES]
+    bint used
+
+cdef struct RttHistogram:
+    uint64_t samples
+    int64_t max
+    uint32_t* buckets        # RTT_BUCKETS
+
+cdef struct Interval:
+    int64_t counts[COUNTS]
+    RttHistogram rtt[2]      # server, client
+    bint used
+
+cdef struct Intervals:
+    int64_t interval_ns
+    int64_t slice_ns
+    int64_t next_slice       # the lowest open one; NEVER before the first packet
+    int64_t last_used        # the highest slice with a change or count
+    int64_t gauges[GAUGES]   # as of the end of the last closed slice
+    int64_t peaks[3]         # opening, half_open, time_wait within the interval of next_slice
+    int64_t run_peak[3]
+    int64_t run_peak_at[3]
+    RttHistogram run_rtt[2]
+    int64_t run_counts[COUNTS]
+    uint32_t slice_mask
+    uint32_t interval_mask
+    Slice* slices
+    Interval* intervals
+    bint knows_drops
+    Interval* near           # the interval that counted last, which covers [near_from, near_to)
+    int64_t near_from
+    int64_t near_to
+
+cdef inline int64_t floor_div(int64_t a, int64_t b) noexcept nogil:
+    cdef int64_t q = a // b          # cdivision: rounds towards zero
+    return q - 1 if a % b < 0 else q
+
+# 1 ns wide below 128 ns, then 64 equal parts per power of two (SPEC 5).
+cdef inline uint32_t rtt_bucket(int64_t value) noexcept nogil:
+    cdef int exponent = 7
+    if value < 128:
+        return <uint32_t>value
+    while value >> (exponent + 1):
+        exponent += 1
+    return <uint32_t>(128 + (exponent - 7) * 64 + ((value >> (exponent - 6)) & 63))
+
+cdef inline int64_t rtt_bucket_middle(uint32_t bucket) noexcept nogil:
+    cdef int shift
+    if bucket < 128:
+        return bucket
+    shift = <int>((bucket - 128) // 64) + 1
+    return ((64 + <int64_t>((bucket - 128) & 63)) << shift) + ((<int64_t>1 << shift) >> 1)
+
+# The middle of the nearest-rank value's bucket. Before: samples > 0.
+cdef inline int64_t rtt_quantile(const RttHistogram* h, int percent) noexcept nogil:
+    cdef uint64_t rank = (h.samples * <uint64_t>percent + 99) // 100
+    cdef uint64_t below = 0
+    cdef uint32_t bucket
+    for bucket in range(RTT_BUCKETS):
+        below += h.buckets[bucket]
+        if below >= rank:
+            return rtt_bucket_middle(bucket)
+    return h.max
+
+cdef inline void rtt_histogram_add(RttHistogram* h, int64_t value) noexcept nogil:
+    h.buckets[rtt_bucket(value)] += 1
+    h.max = value if h.samples == 0 or value > h.max else h.max
+    h.samples += 1
+
+cdef inline int64_t interval_slice_at(Intervals* iv, int64_t effective) noexcept nogil:
+    cdef int64_t number = floor_div(effective, iv.slice_ns)
+    if number < iv.next_slice:       # cannot happen: effective time is never before the open slices
+        number = iv.next_slice
+    if number > iv.last_used:
+        iv.last_used = number
+    return number
+
+cdef inline void interval_gauge(Intervals* iv, int64_t slice_number, int gauge, int change) noexcept nogil:
+    cdef Slice* s = &iv.slices[slice_number & iv.slice_mask]
+    s.change[gauge] += change
+    s.used = True
+
+cdef inline Interval* interval_of_slice(Intervals* iv, int64_t slice_number) noexcept nogil:
+    return &iv.intervals[floor_div(slice_number, SLICES) & iv.interval_mask]
+
+cdef inline void interval_count(Intervals* iv, int64_t effective, int column, int64_t count) noexcept nogil:
+    cdef Interval* interval = interval_of_slice(iv, interval_slice_at(iv, effective))
+    interval.counts[column - ICOL_SYNS] += count
+    interval.used = True
+    iv.run_counts[column - ICOL_SYNS] += count
+
+# One packet of a tracked connection: the only count on every packet's way.
+cdef inline void interval_packet(Intervals* iv, int64_t effective, uint32_t ip_bytes) noexcept nogil:
+    cdef int64_t number
+    if effective < iv.near_from or effective >= iv.near_to:
+        number = interval_slice_at(iv, effective)
+        iv.near = interval_of_slice(iv, number)
+        iv.near.used = True
+        # The slice, not the interval: last_used must see every slice that counts.
+        iv.near_from = number * iv.slice_ns
+        iv.near_to = iv.near_from + iv.slice_ns
+    iv.near.counts[ICOL_PACKETS - ICOL_SYNS] += 1
+    iv.near.counts[ICOL_IP_BYTES - ICOL_SYNS] += ip_bytes
+
+cdef inline void interval_rtt(Intervals* iv, int64_t effective, int side, int64_t value) noexcept nogil:
+    rtt_histogram_add(&interval_of_slice(iv, interval_slice_at(iv, effective)).rtt[side], value)
+    rtt_histogram_add(&iv.run_rtt[side], value)

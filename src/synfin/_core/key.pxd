@@ -1,0 +1,68 @@
+# Who talks to whom: the unordered pair of (address, port), which of the two sent the packet, and a keyed hash.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from synfin._core.types cimport Segment
+
+cdef extern from "core.h" nogil:
+    uint64_t mix64(uint64_t a, uint64_t b)
+    const uint64_t MIX_A, MIX_B, MIX_C, FNV_OFFSET, FNV_PRIME
+
+cdef enum:
+    NO_VLAN = 0xFFFF
+
+# addr[0] and port[0] are the smaller end's (address bytes, then port). `sender` is 0 or 1.
+cdef struct Key:
+    uint8_t addr[2][16]
+    uint16_t port[2]
+    uint16_t vlan            # part of the key only where asked for; else NO_VLAN
+    uint8_t sender
+    uint8_t ip_version
+    uint32_t hash
+
+# Before: everything but `hash` is set.
+cdef inline uint32_t key_hash(const Key* key, uint64_t seed) noexcept nogil:
+    cdef uint64_t a[2]
+    cdef uint64_t b[2]
+    cdef uint64_t ports
+    ports = (<uint64_t>key.port[0] << 48) | (<uint64_t>key.port[1] << 32) | (<uint64_t>key.vlan << 16) | key.ip_version
+    memcpy(a, key.addr[0], 16)
+    memcpy(b, key.addr[1], 16)
+    if key.ip_version == 4:
+        a[0] = mix64((a[0] << 32 | <uint32_t>b[0]) ^ seed, ports ^ MIX_A)
+    else:
+        a[0] = mix64(a[0] ^ seed, a[1] ^ MIX_B) ^ mix64(b[0] ^ MIX_C, b[1] ^ seed)
+        a[0] = mix64(a[0] ^ seed, ports ^ MIX_A)
+    return <uint32_t>(a[0] ^ (a[0] >> 32))
+
+cdef inline void key_of(const Segment* segment, bint with_vlan, uint64_t seed, Key* key) noexcept nogil:
+    cdef int order = memcmp(segment.src, segment.dst, 16)
+    key.sender = 1 if order > 0 or (order == 0 and segment.src_port > segment.dst_port) else 0
+    memcpy(key.addr[key.sender], segment.src, 16)
+    memcpy(key.addr[1 - key.sender], segment.dst, 16)
+    key.port[key.sender] = segment.src_port
+    key.port[1 - key.sender] = segment.dst_port
+    key.ip_version = segment.ip_version
+    key.vlan = segment.vlan_id if with_vlan and segment.has_vlan else NO_VLAN
+    key.hash = key_hash(key, seed)
+
+# The record's identifier (SPEC 4): FNV-1a 64 of version, both ends, the optional key part, and the first packet's
+# timestamp and sequence number, all big-endian, top bit cleared.
+cdef inline int64_t flow_id_of(const Key* key, bint with_vlan, int64_t time_ns, uint32_t seq) noexcept nogil:
+    cdef uint64_t h = FNV_OFFSET
+    cdef int end, i
+    cdef int width = 4 if key.ip_version == 4 else 16
+    h = (h ^ key.ip_version) * FNV_PRIME
+    for end in range(2):
+        for i in range(width):
+            h = (h ^ key.addr[end][i]) * FNV_PRIME
+        h = (h ^ (key.port[end] >> 8)) * FNV_PRIME
+        h = (h ^ (key.port[end] & 0xFF)) * FNV_PRIME
+    if with_vlan:
+        h = (h ^ (key.vlan >> 8)) * FNV_PRIME
+        h = (h ^ (key.vlan & 0xFF)) * FNV_PRIME
+    for i in range(8):
+        h = (h ^ ((<uint64_t>time_ns >> (56 - 8 * i)) & 0xFF)) * FNV_PRIME
+    for i in range(4):
+        h = (h ^ ((seq >> (24 - 8 * i)) & 0xFF)) * FNV_PRIME
+    return <int64_t>(h >> 63 << 63 ^ h)

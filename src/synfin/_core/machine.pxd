@@ -1,0 +1,52 @@
+# The states of both ends: events of one segment, looked up in the matrix that states.py declares (RFC 9293 Figure 5 for
+# a passive observer). No state is compared here except to see that TIME-WAIT began or ended.
+from synfin._core.core cimport *
+from synfin._core.seq cimport seq_ge
+
+cdef inline void move(Context* x, int end, int event) noexcept nogil:
+    cdef uint8_t to = x.core.config.machine[event * ST_COUNT + x.flow.state[end]]
+    cdef Closing* closing
+    if to >= TO_STAY:
+        return
+    if to == ST_TIME_WAIT:
+        closing = closing_of(x.core, x.facts)
+        if not closing.time_wait:
+            closing.time_wait_start = x.packet.time_ns
+        closing.time_wait |= 1 << end
+    elif x.flow.state[end] == ST_TIME_WAIT:
+        closing = closing_of(x.core, x.facts)
+        closing.time_wait_end = TWE_RESET
+        closing.has |= CM_TIME_WAIT_END
+    x.flow.state[end] = to
+
+cdef inline bint covers_syn(const Facts* facts, const Seq* by, const Seq* of, int of_end) noexcept nogil:
+    return (of.marks & EM_SYN and by.marks & EM_ACK
+            and seq_ge(by.ack, facts.opening[of_end].isn + 1))
+
+cdef inline bint covers_fin(Context* x, int of_end) noexcept nogil:
+    return (x.flow.seq[of_end].marks & EM_FIN and x.flow.seq[1 - of_end].marks & EM_ACK
+            and seq_ge(x.flow.seq[1 - of_end].ack, closing_of(x.core, x.facts).fin_seq[of_end] + 1))
+
+# The facts that stand after any segment: what the peer's highest acknowledgement covers. Standing, because in a
+# simultaneous open the ACK can pass before the state that needs it, and because a later ACK must serve for a lost one.
+cdef inline void standing_facts(Context* x) noexcept nogil:
+    cdef int i, end
+    for i in range(2):
+        end = x.d if i == 0 else 1 - x.d
+        if covers_syn(x.facts, &x.flow.seq[1 - end], &x.flow.seq[end], end):
+            move(x, end, EV_RCV_ACK_OF_SYN)
+        if covers_fin(x, end):
+            move(x, end, EV_RCV_ACK_OF_FIN)
+
+# Events of a taken segment that is neither SYN, SYN-ACK nor RST. Before: its accounts and FIN columns are up to date.
+cdef inline void segment_events(Context* x) noexcept nogil:
+    if x.segment.flags & TH_ACK:
+        if covers_syn(x.facts, &x.flow.seq[x.d], &x.flow.seq[1 - x.d], 1 - x.d):
+            move(x, x.d, EV_SND_ACK_OF_SYN)
+        if covers_fin(x, 1 - x.d):
+            move(x, x.d, EV_SND_ACK_OF_FIN)
+    if x.segment.flags & TH_FIN:
+        move(x, x.d, EV_SND_FIN)
+        if covers_fin(x, x.d):           # the tap showed the acknowledgement before the FIN
+            move(x, 1 - x.d, EV_SND_ACK_OF_FIN)
+    standing_facts(x)

@@ -1,0 +1,426 @@
+# How a connection opens: SYN, SYN-ACK, their copies, the handshake's completion and its two round trips (SPEC 3.2, 4
+# "Opening"; RFC 9293 sections 3.5 and 3.10.7).
+from libc.stdint cimport int64_t, uint16_t, uint32_t
+
+from synfin._core.core cimport *
+from synfin._core.data cimport account_ack, account_window
+from synfin._core.machine cimport move, standing_facts
+from synfin._core.seq cimport seq_ge
+from synfin._core.tcp cimport tcp_options, tcp_timestamps
+
+# ------------------------------------------------------------------------------------------------ what a SYN says
+
+cdef inline void read_opening(const Segment* segment, const Options* options, Opening* opening) noexcept nogil:
+    opening.option_kinds = options.kinds
+    opening.isn = segment.seq
+    opening.ts_val = options.ts_val
+    opening.mss = options.mss
+    opening.window = segment.window
+    opening.window_scale = options.window_scale
+    opening.has = options.has
+    opening.ttl = segment.ttl
+    opening.marks = OM_COPY | (OM_DONT_FRAGMENT if segment.dont_fragment else 0)
+
+# The shift of an end's later windows: what it offered if both offered, 0 if one did not, 14 if its SYN was not seen.
+cdef inline int window_shift(const Facts* facts, int end) noexcept nogil:
+    cdef const Opening* own = &facts.opening[end]
+    cdef const Opening* peer = &facts.opening[1 - end]
+    if peer.marks & OM_COPY and not peer.has & OPT_WINDOW_SCALE:
+        return 0
+    if not own.marks & OM_COPY:
+        return WINDOW_SCALE_MAX
+    if not own.has & OPT_WINDOW_SCALE:
+        return 0
+    return own.window_scale if own.window_scale < WINDOW_SCALE_MAX else WINDOW_SCALE_MAX
+
+cdef inline void set_window_shifts(Flow* flow, const Facts* facts) noexcept nogil:
+    flow.end[0].window_shift = <uint8_t>window_shift(facts, 0)
+    flow.end[1].window_shift = <uint8_t>window_shift(facts, 1)
+
+# What the client's first SYN offers beyond its end's own columns.
+cdef inline void note_offer(Facts* facts, uint16_t flags, const Options* options, uint32_t payload) noexcept nogil:
+    facts.syn_payload = payload
+    if flags & TH_ECE and flags & TH_CWR:
+        facts.ecn = ECN_ACCECN_OFFERED if flags & TH_AE else ECN_OFFERED
+    if options.has & OPT_MPTCP:
+        facts.mptcp = MP_OFFERED
+    if payload:
+        facts.fast_open = TFO_DATA
+    elif options.fast_open == 1:
+        facts.fast_open = TFO_COOKIE_REQUEST
+
+# RFC 3168 section 6.1.1 and RFC 9768 table 2, by the SYN-ACK's (AE, CWR, ECE).
+cdef inline void note_answer_flags(Facts* facts, uint16_t flags, const Options* options) noexcept nogil:
+    cdef int bits = ((4 if flags & TH_AE else 0) | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0))
+    if facts.mptcp == MP_OFFERED and options.has & OPT_MPTCP:
+        facts.mptcp = MP_AGREED
+    if facts.ecn == ECN_ACCECN_OFFERED and (bits == 2 or bits == 3 or bits == 4 or bits == 6):
+        facts.ecn = ECN_ACCECN_AGREED
+    elif (facts.ecn == ECN_OFFERED or facts.ecn == ECN_ACCECN_OFFERED) and bits & 1 and not bits & 2:
+        facts.ecn = ECN_AGREED
+
+# ------------------------------------------------------------------------------------------------ copies
+
+cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
+    if facts.copies == 0:
+        facts.copies = arena_take(&core.copies)
+    return <Copies*>arena_at(&core.copies, facts.copies)
+
+cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    cdef Copy* copy = &copies.copies[copies.next]
+    copy.time_ns = time_ns
+    copy.opening = opening[0]
+    copy.seq_end = seq_end
+    copies.next = (copies.next + 1) % MAX_COPIES
+    if copies.count < MAX_COPIES:
+        copies.count += 1
+    copies.total += 1
+
+# Remembers a SYN or SYN-ACK of the sender until the peer has answered. The usual single one stands in Facts alone, its
+# time in syn_first or synack_first. Before: those, and NXT, are not yet changed by this segment.
+cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogil:
+    cdef Opening* first = &x.facts.opening[x.d]
+    cdef bint client = x.d == client_end(x.flow)
+    cdef bint usual = client == (not x.segment.flags & TH_ACK)
+    cdef EndCopies* copies
+    if not first.marks & OM_COPY:
+        first[0] = opening[0]
+        set_window_shifts(x.flow, x.facts)
+        if usual:
+            return
+    elif x.flow.seq[x.d].marks & EM_SYN_ACKED:
+        return
+    copies = &copies_of(x.core, x.facts).end[x.d]
+    if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
+        push_copy(copies, x.facts.syn_first if client else x.facts.synack_first, first, x.flow.seq[x.d].nxt)
+    push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
+
+cdef inline void note_syn_time(Context* x) noexcept nogil:
+    cdef Copies* copies
+    if x.facts.syns == 0:
+        x.facts.syns = 1
+        x.facts.syn_first = x.packet.time_ns
+        return
+    copies = copies_of(x.core, x.facts)
+    if x.facts.syns == 1:
+        copies.syn_count = 1
+        x.facts.syns = 2
+    copies.syn_count += 1
+    copies.syn_last = x.packet.time_ns
+
+cdef inline void note_synack_time(Context* x) noexcept nogil:
+    cdef Copies* copies
+    if x.facts.synacks == 0:
+        x.facts.synacks = 1
+        x.facts.synack_first = x.packet.time_ns
+        return
+    copies = copies_of(x.core, x.facts)
+    if x.facts.synacks == 1:
+        copies.synack_count = 1
+        x.facts.synacks = 2
+    copies.synack_count += 1
+    copies.synack_last = x.packet.time_ns
+
+# Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
+cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
+    cdef Copies* copies
+    cdef uint32_t i, known
+    if x.segment.seq == first_isn and (x.facts.copies == 0 or copies_of(x.core, x.facts).variants == 0):
+        return
+    copies = copies_of(x.core, x.facts)
+    if copies.variants == 0:
+        copies.variants = 1
+        copies.isns[0] = first_isn
+    known = copies.variants if copies.variants < MAX_COPIES else MAX_COPIES
+    for i in range(known):
+        if copies.isns[i] == x.segment.seq:
+            return
+    copies.isns[copies.variants % MAX_COPIES] = x.segment.seq
+    copies.variants += 1
+
+# ------------------------------------------------------------------------------------------------ round trips
+
+# Which of the peer's copies this first acknowledgement answers. Returns the quality; OUT copy.
+cdef inline int choose_copy(Context* x, EndCopies* copies, Copy* chosen) noexcept nogil:
+    cdef uint32_t ts_val = 0, ts_ecr = 0
+    cdef uint32_t isn
+    cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
+    cdef int i, at
+    cdef int last = -1, exact = -1, matches = 0, match = -1
+    cdef int64_t same = 0
+    for i in range(copies.count):
+        at = (copies.next + MAX_COPIES - copies.count + i) % MAX_COPIES
+        last = at
+        if x.segment.ack == copies.copies[at].opening.isn + 1 or x.segment.ack == copies.copies[at].seq_end:
+            exact = at
+    if exact < 0:
+        exact = last
+    isn = copies.copies[exact].opening.isn
+    for i in range(copies.count):
+        at = (copies.next + MAX_COPIES - copies.count + i) % MAX_COPIES
+        if copies.copies[at].opening.isn != isn:
+            continue
+        same += 1
+        if echo and copies.copies[at].opening.has & OPT_TIMESTAMPS and copies.copies[at].opening.ts_val == ts_ecr:
+            matches += 1
+            match = at
+    if copies.total > copies.count:
+        same += copies.total - copies.count
+    if same > 1 and matches == 1:
+        chosen[0] = copies.copies[match]
+        return RQ_MATCHED
+    chosen[0] = copies.copies[exact]
+    return RQ_CLEAN if same == 1 else RQ_AMBIGUOUS
+
+# The sender acknowledges the peer's SYN for the first time: settles which copy it answers, that end's columns, and the
+# round trip between the tap and the sender. Before: the accounts do not hold this segment yet.
+cdef inline void handshake_answer(Context* x) noexcept nogil:
+    cdef int peer = 1 - x.d
+    cdef bint by_server = peer == client_end(x.flow)
+    cdef Facts* facts = x.facts
+    cdef Seq* peer_seq = &x.flow.seq[peer]
+    cdef Copies* copies = NULL
+    cdef Copy chosen
+    cdef int quality = RQ_CLEAN
+    cdef int64_t rtt
+    if facts.copies:
+        copies = copies_of(x.core, facts)
+    if copies != NULL and copies.end[peer].total:
+        quality = choose_copy(x, &copies.end[peer], &chosen)
+        if facts.opening[peer].isn != chosen.opening.isn and not peer_seq.marks & EM_BEYOND:
+            peer_seq.nxt = chosen.seq_end
+        facts.opening[peer] = chosen.opening
+        set_window_shifts(x.flow, facts)
+    else:
+        chosen.opening = facts.opening[peer]
+        chosen.seq_end = chosen.opening.isn + 1 if peer_seq.marks & EM_BEYOND else peer_seq.nxt
+        if by_server and facts.syns:
+            chosen.time_ns = facts.syn_first
+        elif not by_server and facts.synacks:
+            chosen.time_ns = facts.synack_first
+        else:
+            return                       # the SYN came to the tap after its answer
+    if not x.segment.flags & TH_SYN and (
+            x.segment.payload_bytes or x.segment.flags & TH_FIN
+            or (x.segment.ack != chosen.opening.isn + 1 and x.segment.ack != chosen.seq_end)):
+        quality = RQ_AMBIGUOUS
+    rtt = x.packet.time_ns - chosen.time_ns
+    if by_server:
+        facts.marks |= FF_SYN_ANSWERED
+        if facts.copies:
+            copies.used_syn = chosen.time_ns
+            copies.has_used_syn = 1
+        if peer_seq.marks & EM_BEYOND:
+            return
+    if rtt < 0:
+        return
+    if by_server:
+        facts.rtt_server = rtt
+        facts.quality_server = quality
+        facts.marks |= FF_RTT_SERVER
+    else:
+        facts.rtt_client = rtt
+        facts.quality_client = quality
+        facts.marks |= FF_RTT_CLIENT
+    if quality != RQ_AMBIGUOUS:
+        interval_rtt(&x.core.intervals, x.effective, 0 if by_server else 1, rtt)
+
+# Marks the peer's SYN as acknowledged where this segment does so first.
+cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    if (peer.marks & (EM_SYN | EM_SYN_ACKED)) != EM_SYN or not x.segment.flags & TH_ACK:
+        return
+    if not seq_ge(x.segment.ack, x.facts.opening[1 - x.d].isn + 1):
+        if x.facts.copies == 0 or copies_of(x.core, x.facts).variants < 2:
+            return
+        # With several ISNs, any of them may be meant.
+        if not acknowledges_some_copy(x, &copies_of(x.core, x.facts).end[1 - x.d]):
+            return
+    handshake_answer(x)
+    peer.marks |= EM_SYN_ACKED
+
+cdef inline bint acknowledges_some_copy(Context* x, EndCopies* copies) noexcept nogil:
+    cdef int i
+    for i in range(copies.count):
+        if x.segment.ack == copies.copies[i].opening.isn + 1 or x.segment.ack == copies.copies[i].seq_end:
+            return True
+    return False
+
+# ------------------------------------------------------------------------------------------------ completion
+
+cdef inline void count_completed(Context* x) noexcept nogil:
+    x.facts.marks |= FF_COMPLETE
+    interval_count(&x.core.intervals, x.effective, ICOL_COMPLETED, 1)
+
+# Both SYNs are acknowledged.
+cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
+    if not x.flow.marks & FM_ATTEMPT or x.flow.phase == PH_RESET:
+        return
+    if x.flow.seq[0].marks & EM_SYN_ACKED and x.flow.seq[1].marks & EM_SYN_ACKED:
+        x.flow.marks &= ~<uint8_t>FM_ATTEMPT
+        x.facts.handshake_done = x.packet.time_ns
+        x.facts.marks |= FF_DONE
+        count_completed(x)
+
+# A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its own events.
+cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
+    x.flow.marks &= ~<uint8_t>FM_ATTEMPT
+    x.flow.state[0] = ST_ESTABLISHED
+    x.flow.state[1] = ST_ESTABLISHED
+    x.flow.seq[client_end(x.flow)].marks |= EM_SYN_ACKED
+    if by_client:
+        x.facts.handshake_done = x.packet.time_ns
+        x.facts.marks |= FF_DONE
+    count_completed(x)
+
+# ------------------------------------------------------------------------------------------------ SYN
+
+# A SYN or SYN-ACK that belongs to a record begun without it: its ISN + 1 is where its sender's stream began.
+cdef inline bint is_late_opening(const Flow* flow, const Facts* facts, int end, const Segment* segment) noexcept nogil:
+    cdef const Opening* own = &facts.opening[end]
+    cdef const Opening* peer = &facts.opening[1 - end]
+    if flow.seq[end].marks & EM_SYN:
+        return False
+    if own.marks & OM_FIRST_SEQ and segment.seq + 1 == own.isn:
+        return True
+    return (not segment.flags & TH_ACK and peer.marks & OM_FIRST_ACK and segment.seq + 1 == peer.ts_val)
+
+cdef inline void take_late_opening(Context* x, const Options* options) noexcept nogil:
+    cdef bint syn = not x.segment.flags & TH_ACK
+    cdef int client = x.d if syn else 1 - x.d
+    cdef Seq* sender = &x.flow.seq[x.d]
+    if x.flow.marks & FM_NOT_SEEN:
+        x.flow.marks &= ~<uint8_t>FM_NOT_SEEN
+        count_completed(x)
+        if x.facts.direction >= DIR_SERVER_PORT:
+            x.facts.direction = DIR_SYN if syn else DIR_SYNACK
+            x.flow.marks &= ~<uint8_t>FM_CLIENT_IS_1
+            if client:
+                x.flow.marks |= FM_CLIENT_IS_1
+    read_opening(x.segment, options, &x.facts.opening[x.d])
+    set_window_shifts(x.flow, x.facts)
+    sender.marks |= EM_SYN | EM_SYN_ACKED
+    if syn:
+        sender.marks |= EM_BARE_SYN
+        if x.d == client_end(x.flow):
+            note_syn_time(x)
+            note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
+    else:
+        note_synack_time(x)
+        x.facts.marks |= FF_SYNACK
+
+# A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open.
+cdef inline void take_first_syn(Context* x, const Options* options) noexcept nogil:
+    cdef Opening opening
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef bint client = x.d == client_end(x.flow)
+    read_opening(x.segment, options, &opening)
+    remember_copy(x, &opening)
+    if client:
+        note_syn_time(x)
+        note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
+    elif x.facts.marks & FF_SERVER_ACKED:
+        x.facts.marks |= FF_SPLIT
+    else:
+        x.facts.marks |= FF_SIMULTANEOUS
+    sender.marks = (sender.marks | EM_SYN | EM_BARE_SYN | EM_NXT) & ~<uint16_t>EM_PASSIVE
+    sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
+    take_syn_payload(x)
+    account_window(x)
+    move(x, x.d, EV_SND_SYN)
+
+cdef inline void take_syn_payload(Context* x) noexcept nogil:
+    if x.segment.payload_bytes:
+        x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
+        if not x.flow.seq[x.d].marks & EM_PAYLOAD:
+            x.flow.seq[x.d].marks |= EM_PAYLOAD
+            x.facts.first_payload[x.d] = x.packet.time_ns
+
+# An attempt that failed is opened again by its own SYN (SPEC 3.2).
+cdef inline void reopen_attempt(Context* x) noexcept nogil:
+    cdef Closing* closing = closing_of(x.core, x.facts)
+    cdef int server = 1 - client_end(x.flow)
+    x.flow.phase = PH_SYN
+    if x.flow.state[server] == ST_CLOSED:
+        x.flow.state[server] = ST_LISTEN
+    closing.has &= ~<uint8_t>CM_CLOSED
+    closing.packets_after_close = 0
+
+# A SYN with its sender's known ISN.
+cdef inline void take_resent_syn(Context* x, const Options* options) noexcept nogil:
+    cdef Opening opening
+    interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
+    if x.flow.marks & FM_ATTEMPT and x.flow.phase == PH_RESET:
+        reopen_attempt(x)
+    read_opening(x.segment, options, &opening)
+    remember_copy(x, &opening)
+    if x.d == client_end(x.flow):
+        note_syn_time(x)
+    move(x, x.d, EV_SND_SYN)
+
+cdef inline void count_odd_syn(Context* x) noexcept nogil:
+    trouble_of(x.core, x.facts).odd_syns += 1
+
+# A SYN of this record (border.pxd decided).
+cdef inline void take_syn(Context* x) noexcept nogil:
+    cdef Options options
+    tcp_options(x.segment, &options)
+    if is_late_opening(x.flow, x.facts, x.d, x.segment):
+        take_late_opening(x, &options)
+    elif is_finished(x.flow):
+        count_odd_syn(x)
+    elif x.flow.seq[x.d].marks & EM_SYN:
+        take_resent_syn(x, &options)
+    else:
+        take_first_syn(x, &options)
+
+# ------------------------------------------------------------------------------------------------ SYN-ACK
+
+# Whether a SYN-ACK answers the peer's SYN: its ACK is ISN + 1, or covers the SYN's payload as well.
+cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
+    cdef int peer = 1 - x.d
+    cdef uint32_t isn = x.facts.opening[peer].isn
+    if x.flow.seq[peer].marks & EM_SYN:
+        return x.segment.ack == isn + 1 or (
+            peer == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)
+    if x.flow.marks & FM_ATTEMPT:        # begun with a SYN-ACK: that one's ACK is the measure
+        return x.segment.ack == isn
+    return x.flow.seq[x.d].marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn
+
+cdef inline void take_synack(Context* x) noexcept nogil:
+    cdef Options options
+    cdef Opening opening
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef bint first = not sender.marks & EM_SYN
+    tcp_options(x.segment, &options)
+    if not x.flow.marks & FM_ATTEMPT and is_late_opening(x.flow, x.facts, x.d, x.segment):
+        take_late_opening(x, &options)
+        return
+    if not is_acceptable_synack(x):
+        count_odd_syn(x)
+        return
+    read_opening(x.segment, &options, &opening)
+    if x.facts.synacks:
+        note_variant(x, x.facts.opening[x.d].isn)
+    remember_copy(x, &opening)
+    note_synack_time(x)
+    x.facts.marks |= FF_SYNACK
+    if x.flow.phase == PH_SYN:
+        x.flow.phase = PH_SYNACK
+    if first:
+        sender.marks |= EM_SYN
+        if not sender.marks & EM_NXT:
+            sender.marks |= EM_NXT
+            sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
+            take_syn_payload(x)
+    if 1 - x.d == client_end(x.flow):
+        note_answer_flags(x.facts, x.segment.flags, &options)
+        if x.facts.syn_payload and x.segment.ack == x.facts.opening[1 - x.d].isn + 1 + x.facts.syn_payload:
+            x.facts.marks |= FF_DATA_ACCEPTED
+            x.facts.fast_open = TFO_DATA_ACCEPTED
+    note_syn_acknowledged(x)
+    account_window(x)
+    account_ack(x)
+    move(x, x.d, EV_SND_SYNACK)
+    standing_facts(x)
+    complete_if_both_acknowledged(x)

@@ -1,0 +1,51 @@
+# The end of records: by deadline, by reuse of the two ends, at the end of the input.
+from libc.stdint cimport int64_t, uint32_t
+
+from synfin._core.border cimport release_held
+from synfin._core.core cimport *
+from synfin._core.row cimport handshake_outcome, put_row
+
+cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
+    if facts.closing:
+        arena_give(&core.closings, facts.closing)
+    if facts.trouble:
+        arena_give(&core.troubles, facts.trouble)
+    if facts.copies:
+        arena_give(&core.copies, facts.copies)
+    if facts.vlans:
+        arena_give(&core.vlans, facts.vlans)
+    if flow.marks & FM_IPV6:
+        arena_give(&core.address_pairs, flow.key_low)
+    flow.phase = PH_FREE
+    arena_give(&core.flows, number)
+
+# Writes the row of a record and forgets the record. `at` is the effective time at which it leaves the gauges; the end of
+# the input takes nothing off them. Before: the sink has room for one row.
+cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at) noexcept nogil:
+    cdef Flow* flow = flow_of(core, number)
+    cdef Facts* facts = facts_of(core, number)
+    cdef Closing* closing
+    cdef Key key
+    cdef int outcome
+    release_held(core, flow, facts)
+    if reason != END_END_OF_INPUT:
+        outcome = handshake_outcome(flow, facts)
+        if flow.phase < PH_CLOSED and outcome == HS_UNANSWERED:
+            interval_count(&core.intervals, at, ICOL_UNANSWERED, 1)
+        elif flow.phase < PH_CLOSED and outcome == HS_HALF_OPEN:
+            interval_count(&core.intervals, at, ICOL_HALF_OPEN_EXPIRED, 1)
+        if flow.state[0] == ST_TIME_WAIT or flow.state[1] == ST_TIME_WAIT:
+            closing = closing_of(core, facts)
+            closing.time_wait_end = TWE_REUSED if reason == END_REUSE else TWE_EXPIRED
+            closing.has |= CM_TIME_WAIT_END
+        face_change(core, at, face_of(flow), 0)
+    put_row(core, number, reason)
+    flow_key(core, number, &key)
+    table_remove(core, key.hash, number)
+    timer_unlink(core, number, facts)
+    release_blocks(core, number, flow, facts)
+
+# A record whose deadline has passed ends at that deadline, whenever it is noticed.
+cdef inline void expire_record(Core* core, uint32_t number) noexcept nogil:
+    cdef Flow* flow = flow_of(core, number)
+    end_record(core, number, END_ATTEMPT_TIMEOUT if flow.marks & FM_ATTEMPT else END_IDLE, flow.deadline)

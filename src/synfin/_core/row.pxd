@@ -1,0 +1,251 @@
+# A finished record as one row of the flow table (schema.FLOWS): everything that is derived rather than kept is derived
+# here, once.
+from libc.stdint cimport int64_t, uint16_t, uint32_t
+
+from synfin._core.core cimport *
+from synfin._core.sink cimport address_code, put_duration, put_int
+
+cdef extern from "core.h" nogil:
+    int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128* squares)
+
+cdef inline int handshake_outcome(const Flow* flow, const Facts* facts) noexcept nogil:
+    if facts.marks & FF_COMPLETE:
+        return HS_COMPLETE
+    if flow.marks & FM_NOT_SEEN:
+        return HS_NOT_SEEN
+    if facts.marks & FF_ABORTED:
+        return HS_ABORTED
+    if facts.marks & FF_REFUSED:
+        return HS_REFUSED
+    return HS_HALF_OPEN if facts.marks & FF_SYNACK else HS_UNANSWERED
+
+cdef inline int close_kind(const Flow* flow, const Closing* closing) noexcept nogil:
+    if closing == NULL:
+        return CL_OPEN
+    if closing.has & CM_SHAPE:
+        return closing.shape
+    if not closing.has & CM_FIN:
+        return CL_OPEN
+    return CL_HALF_CLOSED if flow.seq[closing.first_fin].marks & EM_FIN_ACKED else CL_FIN_UNANSWERED
+
+cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
+    return SIDE_CLIENT if end == client_end(flow) else SIDE_SERVER
+
+# ------------------------------------------------------------------------------------------------ groups of columns
+
+cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
+    cdef Key key
+    cdef int client = client_end(flow)
+    cdef int64_t last
+    last = flow.end[0].last_seen if flow.end[0].last_seen > flow.end[1].last_seen else flow.end[1].last_seen
+    flow_key(core, number, &key)
+    put_int(s, COL_FLOW_ID, facts.flow_id)
+    put_int(s, COL_RECORD, REC_FINAL)
+    put_int(s, COL_FIRST_SEEN, facts.first_seen)
+    put_int(s, COL_LAST_SEEN, last)
+    put_duration(s, COL_DURATION_NS, last - facts.first_seen)
+    put_int(s, COL_IP_VERSION, key.ip_version)
+    if s.columns[COL_CLIENT_IP].values != NULL:
+        put_int(s, COL_CLIENT_IP, address_code(&s.addresses, key.ip_version, key.addr[client]))
+    if s.columns[COL_SERVER_IP].values != NULL:
+        put_int(s, COL_SERVER_IP, address_code(&s.addresses, key.ip_version, key.addr[1 - client]))
+    put_int(s, COL_CLIENT_PORT, key.port[client])
+    put_int(s, COL_SERVER_PORT, key.port[1 - client])
+    put_int(s, COL_DIRECTION, facts.direction)
+    if facts.first_file >= 0:
+        put_int(s, COL_FIRST_FILE, facts.first_file)
+        put_int(s, COL_FIRST_PACKET, facts.first_packet)
+    if facts.vlan_first != NO_VLAN:
+        put_int(s, COL_VLAN_ID, facts.vlan_first)
+    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, facts.vlans)).count if facts.vlans
+            else (1 if facts.vlan_first != NO_VLAN else 0))
+    if facts.interface_id >= 0:
+        put_int(s, COL_INTERFACE, facts.interface_id)
+
+# Columns of one end; `base` is the number of its first one (client_isn or server_isn).
+cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint ipv6) noexcept nogil:
+    if not opening.marks & OM_COPY:
+        return
+    put_int(s, base + COL_CLIENT_ISN - COL_CLIENT_ISN, opening.isn)
+    if opening.has & OPT_MSS:
+        put_int(s, base + COL_CLIENT_MSS - COL_CLIENT_ISN, opening.mss)
+    if opening.has & OPT_WINDOW_SCALE:
+        put_int(s, base + COL_CLIENT_WINDOW_SCALE - COL_CLIENT_ISN, opening.window_scale)
+    put_int(s, base + COL_CLIENT_SYN_WINDOW - COL_CLIENT_ISN, opening.window)
+    put_int(s, base + COL_CLIENT_SACK_PERMITTED - COL_CLIENT_ISN, 1 if opening.has & OPT_SACK_PERMITTED else 0)
+    put_int(s, base + COL_CLIENT_TIMESTAMPS - COL_CLIENT_ISN, 1 if opening.has & OPT_TIMESTAMPS else 0)
+    put_int(s, base + COL_CLIENT_OPTION_KINDS - COL_CLIENT_ISN, <int64_t>opening.option_kinds)
+    put_int(s, base + COL_CLIENT_TTL - COL_CLIENT_ISN, opening.ttl)
+    if not ipv6:
+        put_int(s, base + COL_CLIENT_DONT_FRAGMENT - COL_CLIENT_ISN, opening.marks & OM_DONT_FRAGMENT)
+
+cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
+    cdef Copies* copies = <Copies*>arena_at(&core.copies, facts.copies) if facts.copies else NULL
+    cdef int client = client_end(flow)
+    cdef int64_t used = facts.syn_first
+    put_int(s, COL_HANDSHAKE, handshake)
+    put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
+    put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
+    put_int(s, COL_SYN_COUNT, copies.syn_count if facts.syns == 2 else facts.syns)
+    if facts.syns:
+        put_int(s, COL_SYN_FIRST, facts.syn_first)
+        put_int(s, COL_SYN_LAST, copies.syn_last if facts.syns == 2 else facts.syn_first)
+        if copies != NULL and copies.has_used_syn:
+            used = copies.used_syn
+        elif facts.syns == 2 and not facts.marks & FF_SYN_ANSWERED:
+            used = copies.syn_last
+        put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first)
+        put_int(s, COL_SYN_PAYLOAD_BYTES, facts.syn_payload)
+    put_int(s, COL_SYNACK_COUNT, copies.synack_count if facts.synacks == 2 else facts.synacks)
+    if facts.synacks:
+        put_int(s, COL_SYNACK_FIRST, facts.synack_first)
+        put_int(s, COL_SYNACK_LAST, copies.synack_last if facts.synacks == 2 else facts.synack_first)
+    put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
+            else (1 if facts.synacks else 0))
+    if facts.marks & FF_DONE:
+        put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
+    if facts.marks & FF_RTT_SERVER:
+        put_int(s, COL_RTT_SERVER_NS, facts.rtt_server)
+    if facts.marks & FF_RTT_CLIENT:
+        put_int(s, COL_RTT_CLIENT_NS, facts.rtt_client)
+    if facts.marks & FF_RTT_SERVER and facts.marks & FF_RTT_CLIENT and facts.marks & FF_DONE:
+        put_duration(s, COL_RTT_HANDSHAKE_NS, facts.handshake_done - used)
+    put_int(s, COL_RTT_SERVER_QUALITY, facts.quality_server)
+    put_int(s, COL_RTT_CLIENT_QUALITY, facts.quality_client)
+    put_opening_end(s, COL_CLIENT_ISN, &facts.opening[client], flow.marks & FM_IPV6)
+    put_opening_end(s, COL_SERVER_ISN, &facts.opening[1 - client], flow.marks & FM_IPV6)
+    put_int(s, COL_ECN, facts.ecn)
+    put_int(s, COL_FAST_OPEN, facts.fast_open)
+    put_int(s, COL_MPTCP, facts.mptcp)
+
+cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int close, bint shown) noexcept nogil:
+    cdef int closer = closing.closer
+    cdef int64_t start = closing.closed_at
+    if closing.has & CM_FIN:
+        put_int(s, COL_CLOSER, SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closer))
+        if closing.has & CM_FIN_RTT and closer == closing.first_fin and closing.fin_count[closer] == 1:
+            put_duration(s, COL_FIN_RTT_NS, closing.fin_rtt)
+        if flow.seq[1 - closer].marks & EM_FIN:
+            put_duration(s, COL_HALF_CLOSED_NS, closing.fin_seen[1 - closer] - closing.fin_seen[closer])
+        if close != CL_RST:
+            start = closing.fin_seen[closer]
+    if closing.has & CM_CLOSED and shown:
+        put_duration(s, COL_CLOSE_DURATION_NS, closing.closed_at - start)
+
+cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint shown, int reason) noexcept nogil:
+    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef Closing none
+    cdef int close = close_kind(flow, closing)
+    cdef int client = client_end(flow)
+    if closing == NULL:
+        memset(&none, 0, sizeof(Closing))
+        closing = &none
+    if shown:
+        put_int(s, COL_CLOSE, close)
+    put_fin_columns(s, flow, closing, close, shown)
+    if flow.seq[client].marks & EM_FIN:
+        put_int(s, COL_CLIENT_FIN, closing.fin_seen[client])
+    if flow.seq[1 - client].marks & EM_FIN:
+        put_int(s, COL_SERVER_FIN, closing.fin_seen[1 - client])
+    put_int(s, COL_CLIENT_FIN_COUNT, closing.fin_count[client])
+    put_int(s, COL_SERVER_FIN_COUNT, closing.fin_count[1 - client])
+    if closing.has & CM_RST:
+        put_int(s, COL_RST_BY, side_of(flow, closing.rst_by))
+        put_int(s, COL_RST_SEEN, closing.rst_seen)
+        put_int(s, COL_RST_TTL, closing.rst_ttl)
+    put_int(s, COL_CLIENT_RST_COUNT, closing.rst_count[client])
+    put_int(s, COL_SERVER_RST_COUNT, closing.rst_count[1 - client])
+    put_int(s, COL_RST_REJECTED, closing.rst_rejected)
+    put_int(s, COL_CLIENT_STATE, flow.state[client])
+    put_int(s, COL_SERVER_STATE, flow.state[1 - client])
+    if closing.time_wait:
+        put_int(s, COL_TIME_WAIT_SIDE, SIDE_BOTH if closing.time_wait == 3 else side_of(flow, closing.time_wait >> 1))
+        put_int(s, COL_TIME_WAIT_START, closing.time_wait_start)
+    if closing.has & CM_TIME_WAIT_END:
+        put_int(s, COL_TIME_WAIT_END, closing.time_wait_end)
+    put_int(s, COL_PAYLOAD_BYTES_AFTER_FIN, closing.payload_after_fin)
+    put_int(s, COL_PACKETS_AFTER_CLOSE, closing.packets_after_close)
+    put_int(s, COL_END_REASON, reason)
+
+cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
+    cdef EndTrouble none
+    cdef EndTrouble* trouble = &none
+    cdef End* own = &flow.end[end]
+    cdef Rtt* rtt = &facts.rtt[1 - end]      # samples of the peer's segments: between the tap and this end
+    cdef int64_t missing
+    memset(&none, 0, sizeof(EndTrouble))
+    if facts.trouble:
+        trouble = &(<Trouble*>arena_at(&core.troubles, facts.trouble)).end[end]
+    missing = flow.end[1 - end].acked_bytes - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - own.unique_bytes
+    base -= COL_CLIENT_PACKETS
+    put_int(s, base + COL_CLIENT_PACKETS, (<int64_t>trouble.packets_high << 32) + own.packets)
+    put_int(s, base + COL_CLIENT_IP_BYTES, own.ip_bytes)
+    put_int(s, base + COL_CLIENT_PAYLOAD_BYTES, own.payload_bytes)
+    put_int(s, base + COL_CLIENT_UNIQUE_BYTES, own.unique_bytes)
+    put_int(s, base + COL_CLIENT_PURE_ACKS, (<int64_t>trouble.pure_acks_high << 32) + own.pure_acks)
+    put_int(s, base + COL_CLIENT_RETRANSMITTED_SEGMENTS, trouble.retransmitted_segments)
+    put_int(s, base + COL_CLIENT_RETRANSMITTED_BYTES, trouble.retransmitted_bytes)
+    put_int(s, base + COL_CLIENT_OUT_OF_ORDER_SEGMENTS, trouble.out_of_order_segments)
+    put_int(s, base + COL_CLIENT_MISSING_BYTES, missing if missing > 0 else 0)
+    put_int(s, base + COL_CLIENT_KEEP_ALIVES, trouble.keep_alives)
+    put_int(s, base + COL_CLIENT_ZERO_WINDOWS, trouble.zero_windows)
+    put_int(s, base + COL_CLIENT_DUPLICATE_ACKS, trouble.duplicate_acks)
+    if flow.seq[end].marks & EM_PAYLOAD:
+        put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, facts.first_payload[end])
+    put_int(s, base + COL_CLIENT_RTT_SAMPLES, rtt.samples)
+    if rtt.samples:
+        put_int(s, base + COL_CLIENT_RTT_MIN_NS, rtt.min)
+        put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total // rtt.samples)
+        put_int(s, base + COL_CLIENT_RTT_MAX_NS, rtt.max)
+        put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
+                exact_stddev(<uint64_t>rtt.samples, <uint64_t>rtt.total, &rtt.squares))
+
+# ------------------------------------------------------------------------------------------------ the row
+
+# Writes the record as the sink's next row and counts it. `reason` stands where the record was neither closed nor reset.
+# Before: the sink has room for one row.
+cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
+    cdef Sink* s = &core.rows
+    cdef Flow* flow = flow_of(core, number)
+    cdef Facts* facts = facts_of(core, number)
+    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef int handshake = handshake_outcome(flow, facts)
+    cdef bint shown = handshake == HS_COMPLETE or handshake == HS_NOT_SEEN
+    cdef int client = client_end(flow)
+    cdef int close = close_kind(flow, closing)
+    if flow.phase == PH_CLOSED:
+        reason = END_FIN
+    elif flow.phase == PH_RESET:
+        reason = END_RST
+    if reason == END_END_OF_INPUT and (handshake == HS_HALF_OPEN or handshake == HS_UNANSWERED):
+        handshake = HS_PENDING
+    put_identity(s, core, number, flow, facts)
+    put_opening(s, core, flow, facts, handshake)
+    if facts.trouble:
+        put_int(s, COL_ODD_SYNS, (<Trouble*>arena_at(&core.troubles, facts.trouble)).odd_syns)
+        put_int(s, COL_ODD_SEGMENTS, (<Trouble*>arena_at(&core.troubles, facts.trouble)).odd_segments)
+    else:
+        put_int(s, COL_ODD_SYNS, 0)
+        put_int(s, COL_ODD_SEGMENTS, 0)
+    put_closing(s, core, flow, facts, shown, reason)
+    put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
+    put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
+    if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
+        put_duration(s, COL_FIRST_RESPONSE_NS, facts.first_payload[1 - client] - facts.first_payload[client])
+    s.rows += 1
+    core.stats.records += 1
+    core.stats.packets_in_records += row_packets(core, flow, facts)
+    core.stats.handshakes[handshake] += 1
+    core.stats.end_reasons[reason] += 1
+    if shown:
+        core.stats.closes[close] += 1
+    if closing != NULL and closing.has & CM_FIN:
+        core.stats.closers[SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closing.closer)] += 1
+
+cdef inline int64_t row_packets(Core* core, Flow* flow, Facts* facts) noexcept nogil:
+    cdef int64_t packets = <int64_t>flow.end[0].packets + flow.end[1].packets
+    cdef Trouble* trouble
+    if facts.trouble:
+        trouble = <Trouble*>arena_at(&core.troubles, facts.trouble)
+        packets += (<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32
+    return packets

@@ -1,0 +1,139 @@
+# Finished rows as Arrow column buffers: one row at a time is written straight into them; when a block is full, or asked
+# for, Python takes the buffers as they are. Columns that nobody asked for have no buffers and cost a test of a pointer.
+from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from "core.h" nogil:
+    const uint64_t MIX_A, MIX_D
+
+cdef enum:
+    MAX_COLUMNS = 160
+    WIDTH_BIT = 0
+
+cdef struct ColumnBuffer:
+    uint8_t* values          # NULL: not asked for
+    uint8_t* valid           # bitmap, 1 = not null
+    int width                # bytes a value; WIDTH_BIT: a bitmap
+
+# The addresses of one block as text, each once. `slots` is an open-addressing index over `keys`.
+cdef struct AddressBook:
+    uint32_t count
+    uint32_t room
+    uint32_t mask
+    uint32_t* slots          # 0: empty, else 1 + index
+    uint8_t* keys            # 17 bytes each: version, address
+    int32_t* offsets
+    char* text
+    uint32_t text_used
+
+cdef struct Sink:
+    ColumnBuffer columns[MAX_COLUMNS]
+    uint32_t rows
+    uint32_t capacity
+    AddressBook addresses
+
+cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
+    cdef ColumnBuffer* c = &sink.columns[column]
+    cdef uint32_t row = sink.rows
+    if c.values == NULL:
+        return
+    c.valid[row >> 3] |= 1 << (row & 7)
+    if c.width == 8:
+        (<int64_t*>c.values)[row] = value
+    elif c.width == 4:
+        (<int32_t*>c.values)[row] = <int32_t>value
+    elif c.width == 1:
+        (<int8_t*>c.values)[row] = <int8_t>value
+    elif c.width == 2:
+        (<int16_t*>c.values)[row] = <int16_t>value
+    elif value:
+        c.values[row >> 3] |= 1 << (row & 7)
+
+# A duration: null when negative (SPEC 2).
+cdef inline void put_duration(Sink* sink, int column, int64_t value) noexcept nogil:
+    if value >= 0:
+        put_int(sink, column, value)
+
+cdef inline int format_decimal(char* out, uint32_t value) noexcept nogil:
+    cdef char digits[10]
+    cdef int n = 0
+    cdef int i
+    while True:
+        digits[n] = <char>(48 + value % 10)
+        n += 1
+        value //= 10
+        if value == 0:
+            break
+    for i in range(n):
+        out[i] = digits[n - 1 - i]
+    return n
+
+# RFC 5952: lower case, no leading zeros, the longest run of two or more zero groups (the first of equals) as "::".
+cdef inline int format_ipv6(char* out, const uint8_t* addr) noexcept nogil:
+    cdef const char* hexes = "0123456789abcdef"
+    cdef int i, j, n = 0, run = 0, best = -1, best_length = 1, digit
+    cdef uint32_t group
+    cdef bint started
+    for i in range(8):
+        run = run + 1 if addr[2 * i] == 0 and addr[2 * i + 1] == 0 else 0
+        if run > best_length:
+            best_length = run
+            best = i - run + 1
+    i = 0
+    while i < 8:
+        if i == best:
+            out[n] = b":"
+            out[n + 1] = b":"
+            n += 2
+            i += best_length
+            continue
+        if i > 0 and not (best >= 0 and i == best + best_length):
+            out[n] = b":"
+            n += 1
+        group = (<uint32_t>addr[2 * i] << 8) | addr[2 * i + 1]
+        started = False
+        for j in range(4):
+            digit = (group >> (12 - 4 * j)) & 15
+            if digit or started or j == 3:
+                out[n] = hexes[digit]
+                n += 1
+                started = True
+        i += 1
+    return n
+
+cdef inline int format_ipv4(char* out, const uint8_t* addr) noexcept nogil:
+    cdef int i, n = 0
+    for i in range(4):
+        if i:
+            out[n] = b"."
+            n += 1
+        n += format_decimal(out + n, addr[i])
+    return n
+
+# The code of an address in this block, its text made when it is new. Before: address_book_reserve gave room for one.
+cdef inline int32_t address_code(AddressBook* book, uint8_t version, const uint8_t* addr) noexcept nogil:
+    cdef uint8_t key[17]
+    cdef uint64_t a, b
+    cdef uint32_t at, index
+    key[0] = version
+    memcpy(key + 1, addr, 16)
+    memcpy(&a, addr, 8)
+    memcpy(&b, addr + 8, 8)
+    a = (a ^ (b * MIX_D) ^ version) * MIX_A
+    at = <uint32_t>(a >> 32) & book.mask
+    while book.slots[at]:
+        index = book.slots[at] - 1
+        if memcmp(book.keys + 17 * <uint64_t>index, key, 17) == 0:
+            return <int32_t>index
+        at = (at + 1) & book.mask
+    index = book.count
+    memcpy(book.keys + 17 * <uint64_t>index, key, 17)
+    book.slots[at] = index + 1
+    book.count += 1
+    if version == 4:
+        book.text_used += format_ipv4(book.text + book.text_used, addr)
+    else:
+        book.text_used += format_ipv6(book.text + book.text_used, addr)
+    book.offsets[book.count] = <int32_t>book.text_used
+    return <int32_t>index

@@ -1,0 +1,452 @@
+"""The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
+
+cimport cython
+from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from synfin._core.arena cimport CHUNK_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
+from synfin._core.batch cimport PacketBatch
+from synfin._core.block cimport Block, sink_close, sink_open, sink_take
+from synfin._core.core cimport *
+from synfin._core.decode cimport decode
+from synfin._core.key cimport Key, key_of
+from synfin._core.segment cimport track_segment
+from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
+
+import os
+
+from synfin import schema, states
+from synfin.errors import SynfinError
+
+cdef extern from "core.h" nogil:
+    void prefetch_read(const void* p)
+    void prefetch_write(const void* p)
+
+BLOCK_ROWS = 16_384
+INTERVAL_BLOCK_ROWS = 4_096
+cdef enum:
+    OPEN_INTERVALS = 1100    # a step back writes all open intervals at once; Settings bounds them
+
+# What a batch is on its way through the stages.
+cdef struct Stages:
+    uint32_t count
+    uint32_t at              # the packet in hand, where a full sink stopped the last call
+    bint stepping            # ... after it was tracked, before the clock stepped back
+    int8_t verdicts[BATCH_PACKETS]
+    Segment segments[BATCH_PACKETS]
+    Key keys[BATCH_PACKETS]
+
+# ------------------------------------------------------------------------------------------------ stages
+
+# Decodes a batch and starts loading the index slots that it will look at.
+cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
+    cdef uint32_t i
+    stages.count = batch.count
+    stages.at = 0
+    stages.stepping = False
+    for i in range(batch.count):
+        stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
+        if stages.verdicts[i] == VD_SEGMENT:
+            key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
+            prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
+
+# Starts loading the records that the slots name: the shared line and the sender's.
+cdef void prefetch_flows(Core* core, const Stages* stages) noexcept nogil:
+    cdef uint32_t i
+    cdef Slot* slot
+    cdef char* flow
+    for i in range(stages.count):
+        if stages.verdicts[i] == VD_SEGMENT:
+            slot = &core.table.slots[stages.keys[i].hash & core.table.mask]
+            if slot.flow:
+                flow = <char*>flow_of(core, slot.flow)
+                prefetch_write(flow)
+                prefetch_write(flow + 64 * (1 + stages.keys[i].sender))
+
+cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
+    if verdict == VD_LINK_TYPE:
+        core.stats.link_types[packet.link_type] += 1
+    else:
+        core.stats.skips[verdict] += 1
+
+cdef inline void note_time(Core* core, int64_t time_ns) noexcept nogil:
+    if core.stats.packets == 0 or time_ns < core.stats.first_time:
+        core.stats.first_time = time_ns
+    if core.stats.packets == 0 or time_ns > core.stats.last_time:
+        core.stats.last_time = time_ns
+
+# Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.
+cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
+    cdef const PacketRef* packet
+    while stages.at < stages.count:
+        packet = &batch.packets[stages.at]
+        if not stages.stepping:
+            if core.clock == NEVER:
+                start_clock(core, packet.clock_ns)
+            elif packet.clock_ns > core.clock:
+                core.clock = packet.clock_ns
+            if core.clock - core.config.reorder >= core.next_sweep and not sweep(core, core.clock - core.config.reorder):
+                return False
+            if rows_full(&core.rows):
+                return False
+            note_time(core, packet.time_ns)
+            core.stats.packets += 1
+            if stages.verdicts[stages.at] == VD_SEGMENT:
+                track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
+            else:
+                count_skip(core, stages.verdicts[stages.at], packet)
+        if packet.flags & PF_STEP_BACK:
+            stages.stepping = True
+            if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
+                return False
+            step_back(core, packet.time_ns)
+            stages.stepping = False
+        stages.at += 1
+    return True
+
+# ------------------------------------------------------------------------------------------------ memory
+
+cdef int grow_table(Table* table, uint64_t slots) noexcept nogil:
+    """Moves the index into `slots` slots; it touches no record, so a million entries take milliseconds."""
+    cdef Slot* old = table.slots
+    cdef uint64_t i, count = <uint64_t>table.mask + 1 if old != NULL else 0
+    cdef uint32_t at
+    cdef Slot* fresh = <Slot*>calloc(slots, sizeof(Slot))
+    if fresh == NULL:
+        return -1
+    table.slots = fresh
+    table.mask = <uint32_t>(slots - 1)
+    table.crowded = False
+    for i in range(count):
+        if old[i].flow:
+            at = old[i].hash & table.mask
+            while fresh[at].flow:
+                at = (at + 1) & table.mask
+            fresh[at] = old[i]
+    free(old)
+    return 0
+
+cdef int reserve(Core* core) noexcept nogil:
+    """Room for whatever one batch can take. Returns -1 without memory."""
+    cdef uint64_t slots = <uint64_t>core.table.mask + 1
+    cdef uint32_t blocks = 2 * BATCH_PACKETS
+    if core.table.count + BATCH_PACKETS > slots * 5 // 8 or (core.table.crowded and slots < (<uint64_t>1 << 31)):
+        if grow_table(&core.table, slots * 2) < 0:
+            return -1
+    if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0
+            or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
+            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
+        return -1
+    while core.facts.chunk_count < core.flows.chunk_count:
+        if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << CHUNK_SHIFT) - 1) < 0:
+            return -1
+    return 0
+
+# ------------------------------------------------------------------------------------------------ the class
+
+@cython.final
+cdef class Tracker:
+    """Follows TCP connections through batches of packets.
+
+    Parameters
+    ----------
+    settings : synfin.settings.Settings
+    flow_columns, interval_columns : names of the columns to write; None for all, an empty list for none.
+
+    Notes
+    -----
+    A tracker belongs to one thread at a time. `feed` and `finish` drop the GIL.
+    """
+
+    cdef Core* core
+    cdef Stages* stages
+    cdef list flow_names, flow_kinds, interval_names, interval_kinds
+    cdef list files, interfaces
+    cdef uint32_t finishing  # the next record to end, 0 before the last sweep
+    cdef bint finished
+    cdef bint busy
+
+    def __cinit__(self, settings, flow_columns=None, interval_columns=None):
+        self.core = <Core*>calloc(1, sizeof(Core))
+        self.stages = <Stages*>calloc(1, sizeof(Stages))
+        if self.core == NULL or self.stages == NULL:
+            raise MemoryError("no memory for a tracker")
+        self.files = []
+        self.interfaces = []
+        self.flow_names, self.flow_kinds = _asked(schema.FLOWS, flow_columns)
+        self.interval_names, self.interval_kinds = _asked(schema.INTERVALS, interval_columns)
+        self._configure(settings)
+        self._open_intervals(settings)
+        arena_init(&self.core.flows, sizeof(Flow))
+        arena_init(&self.core.facts, sizeof(Facts))
+        arena_init(&self.core.address_pairs, sizeof(AddressPair))
+        arena_init(&self.core.closings, sizeof(Closing))
+        arena_init(&self.core.troubles, sizeof(Trouble))
+        arena_init(&self.core.copies, sizeof(Copies))
+        arena_init(&self.core.vlans, sizeof(Vlans))
+        if grow_table(&self.core.table, 4096) < 0:
+            raise MemoryError("no memory for a tracker")
+        self._open_rows()
+        self._open_interval_rows()
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.core != NULL:
+            for arena in range(7):
+                arena_free(_arena(self.core, arena))
+            free(self.core.table.slots)
+            free(self.core.intervals.slices)
+            if self.core.intervals.intervals != NULL:
+                for i in range(self.core.intervals.interval_mask + 1):
+                    free(self.core.intervals.intervals[i].rtt[0].buckets)
+                    free(self.core.intervals.intervals[i].rtt[1].buckets)
+            free(self.core.intervals.intervals)
+            free(self.core.intervals.run_rtt[0].buckets)
+            free(self.core.intervals.run_rtt[1].buckets)
+            sink_close(&self.core.rows)
+            sink_close(&self.core.interval_rows)
+            free(self.core)
+        free(self.stages)
+
+    cdef int _configure(self, settings) except -1:
+        cdef Config* config = &self.core.config
+        cdef int64_t* timeout = config.timeout
+        cdef bytes machine = states.matrix()
+        cdef int port
+        timeout[PH_SYN] = settings.attempt_timeout
+        timeout[PH_SYNACK] = settings.half_open_timeout
+        timeout[PH_OPEN] = settings.idle_timeout
+        timeout[PH_ONE_SIDED] = settings.one_sided_timeout
+        timeout[PH_CLOSING] = settings.closing_timeout
+        timeout[PH_CLOSED] = settings.time_wait
+        timeout[PH_RESET] = settings.reset_linger
+        config.reorder = settings.reorder
+        config.key_vlan = "vlan" in settings.key
+        config.seed = int.from_bytes(os.urandom(8), "little")    # of the index only: rows do not depend on it
+        memcpy(config.machine, <const char*>machine, sizeof(config.machine))
+        for port in settings.server_ports:
+            config.server_ports[port >> 6] |= <uint64_t>1 << (port & 63)
+        self.core.clock = NEVER
+        return 0
+
+    cdef int _open_intervals(self, settings) except -1:
+        cdef Intervals* iv = &self.core.intervals
+        cdef int i, shift = 10
+        cdef uint64_t slices = 64
+        iv.interval_ns = settings.interval
+        iv.slice_ns = settings.interval // SLICES
+        iv.next_slice = NEVER
+        iv.near_from = iv.near_to = NEVER
+        while (<int64_t>2 << shift) <= iv.slice_ns and shift < 27:
+            shift += 1
+        wheel_init(&self.core.wheel, shift)
+        while slices < <uint64_t>(settings.reorder // iv.slice_ns) + 2 * SLICES:
+            slices *= 2
+        iv.slice_mask = <uint32_t>(slices - 1)
+        iv.interval_mask = <uint32_t>(slices // 8 - 1)      # more intervals than slices // SLICES
+        iv.slices = <Slice*>calloc(slices, sizeof(Slice))
+        iv.intervals = <Interval*>calloc(iv.interval_mask + 1, sizeof(Interval))
+        if iv.slices == NULL or iv.intervals == NULL:
+            raise MemoryError("no memory for the interval table")
+        for i in range(2):
+            iv.run_rtt[i].buckets = _histogram()
+            for number in range(iv.interval_mask + 1):
+                iv.intervals[<uint32_t>number].rtt[i].buckets = _histogram()
+        return 0
+
+    cdef int _open_rows(self) except -1:
+        sink_open(&self.core.rows, self.flow_kinds, BLOCK_ROWS + 8, True)
+        return 0
+
+    cdef int _open_interval_rows(self) except -1:
+        sink_open(&self.core.interval_rows, self.interval_kinds, INTERVAL_BLOCK_ROWS, False)
+        return 0
+
+    def feed(self, PacketBatch batch not None):
+        """Track a batch.
+
+        Returns
+        -------
+        bool : True when the whole batch was tracked. False when finished rows must be taken first: call `take` until it
+            returns None for both tables, then `feed` the same batch again; it goes on where it stopped.
+        """
+        cdef bint done, failed = False
+        self._enter()
+        with nogil:
+            if self.stages.at >= self.stages.count:
+                failed = reserve(self.core) < 0
+                if not failed:
+                    decode_batch(self.core, self.stages, &batch.c)
+                    prefetch_flows(self.core, self.stages)
+            done = not failed and track_batch(self.core, self.stages, &batch.c)
+        self.busy = False
+        if failed:
+            raise MemoryError(f"no memory for more than {self.core.table.count} live connections")
+        return done
+
+    def advance(self, int64_t clock_ns):
+        """Let capture time reach `clock_ns` without a packet (an idle live link). Returns like `feed`."""
+        cdef bint done = True
+        self._enter()
+        with nogil:
+            if self.core.clock != NEVER and clock_ns > self.core.clock:
+                self.core.clock = clock_ns
+            if self.core.clock != NEVER:
+                done = sweep(self.core, self.core.clock - self.core.config.reorder)
+        self.busy = False
+        return done
+
+    def add_drops(self, int64_t count):
+        """Count packets that the capture lost; from now on the interval table says how many."""
+        self.core.intervals.knows_drops = True
+        if count and self.core.clock != NEVER:
+            interval_count(&self.core.intervals, self.core.clock, ICOL_CAPTURE_DROPS, count)
+
+    def finish(self):
+        """End the input: open records are written as they stand. Returns like `feed`; call it until it returns True."""
+        cdef bint done
+        self._enter()
+        with nogil:
+            done = self.core.clock == NEVER or self._finish()
+        self.busy = False
+        return done
+
+    cdef bint _finish(self) noexcept nogil:
+        cdef Core* core = self.core
+        if self.finishing == 0:
+            if not sweep(core, core.clock):
+                return False
+            self.finishing = 1
+        if not self.finished:
+            if not finish_records(core, &self.finishing):
+                return False
+            if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
+                return False
+            cut_intervals(core)
+            self.finished = True
+        return True
+
+    def names(self, list files not None, list interfaces not None):
+        """The texts of `first_file` and `interface` by number, as the source knows them. Call it before `take`."""
+        self.files = files
+        self.interfaces = interfaces
+
+    def take(self, str table not None, bint force=False):
+        """A block of finished rows of ``"flows"`` or ``"intervals"``, or None.
+
+        Without `force`, only a full block is given.
+        """
+        cdef Sink* sink = &self.core.rows if table == "flows" else &self.core.interval_rows
+        if sink.rows == 0 or not (force or rows_full(sink) or (
+                table != "flows" and sink.rows + OPEN_INTERVALS > sink.capacity)):
+            return None
+        if table == "flows":
+            block = sink_take(sink, self.flow_names, self.flow_kinds,
+                              {"first_file": self.files, "interface": self.interfaces})
+            self._open_rows()
+        else:
+            block = sink_take(sink, self.interval_names, self.interval_kinds, {})
+            self._open_interval_rows()
+        return block
+
+    cdef int _enter(self) except -1:
+        if self.busy:
+            raise SynfinError("this tracker is in use by another thread")
+        self.busy = True
+        return 0
+
+    def memory(self):
+        """Bytes held for connections, by part."""
+        cdef Core* core = self.core
+        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans")
+        parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
+        parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
+        return parts
+
+    def stats(self):
+        """What the run has come to, as plain numbers (see the summary)."""
+        cdef Core* core = self.core
+        cdef Stats* stats = &core.stats
+        cdef Intervals* iv = &core.intervals
+        cdef int i
+        skips = {name: stats.skips[code] for code, (name, _) in enumerate(schema.SKIPS) if stats.skips[code]}
+        skips.update({f"link_type_{i}": stats.link_types[i] for i in range(65536) if stats.link_types[i]})
+        known = core.clock != NEVER
+        gauge_names = [column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1]]
+        count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
+        counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
+        return {
+            "packets": stats.packets,
+            "packets_in_records": stats.packets_in_records,
+            "records": stats.records,
+            "live": core.table.count,
+            "skips": skips,
+            "ip_bytes": stats.ip_bytes,
+            "first_time_ns": stats.first_time if stats.packets else None,
+            "last_time_ns": stats.last_time if stats.packets else None,
+            "clock_ns": core.clock if known else None,
+            "clock_steps": stats.steps,
+            "handshakes": _counted("handshake", stats.handshakes),
+            "closes": _counted("close", stats.closes),
+            "closers": _counted("side", stats.closers),
+            "end_reasons": _counted("end_reason", stats.end_reasons),
+            "counts": counts,
+            "syn_resends": counts["syn_resends"],
+            "retransmitted_segments": counts["retransmitted_segments"],
+            "gauges": {name: iv.gauges[i] for i, name in enumerate(gauge_names)},
+            "opening_peak": _peak(iv, 0),
+            "half_open_peak": _peak(iv, 1),
+            "time_wait_peak": _peak(iv, 2),
+            "rtt": {"server": _quantiles(&iv.run_rtt[0]), "client": _quantiles(&iv.run_rtt[1])},
+            "memory": self.memory(),
+        }
+
+
+cdef Arena* _arena(Core* core, int which) noexcept:
+    if which == 0:
+        return &core.flows
+    if which == 1:
+        return &core.facts
+    if which == 2:
+        return &core.address_pairs
+    if which == 3:
+        return &core.closings
+    if which == 4:
+        return &core.troubles
+    return &core.copies if which == 5 else &core.vlans
+
+
+cdef uint32_t* _histogram() except NULL:
+    cdef uint32_t* buckets = <uint32_t*>calloc(RTT_BUCKETS, sizeof(uint32_t))
+    if buckets == NULL:
+        raise MemoryError("no memory for the interval table")
+    return buckets
+
+
+cdef tuple _asked(columns, wanted):
+    names = [column.name for column in columns]
+    if wanted is not None:
+        unknown = set(wanted) - set(names)
+        if unknown:
+            raise SynfinError(f"no such column: {', '.join(sorted(unknown))}")
+    return names, [column.kind if wanted is None or column.name in wanted else None for column in columns]
+
+
+cdef dict _counted(str enum, int64_t* counts):
+    return {name: counts[code] for code, name in enumerate(schema.ENUMS[enum]) if counts[code]}
+
+
+cdef _peak(Intervals* iv, int which):
+    if not iv.run_peak[which]:
+        return {"value": 0, "time_ns": None}
+    return {"value": iv.run_peak[which], "time_ns": iv.run_peak_at[which]}
+
+
+cdef dict _quantiles(const RttHistogram* h):
+    if h.samples == 0:
+        return {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}
+    return {
+        "count": h.samples, "p50": rtt_quantile(h, 50), "p90": rtt_quantile(h, 90), "p99": rtt_quantile(h, 99),
+        "max": h.max,
+    }

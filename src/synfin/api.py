@@ -1,0 +1,168 @@
+"""The Python face: captures in, Arrow out. pyarrow is imported when it is needed, not before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from synfin.errors import CaptureFormatError, ConfigError
+from synfin.run import Run
+from synfin.schema import TABLES, Column
+from synfin.settings import Settings, parse_duration
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from synfin.output.arrow import Layout
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def columns(table: str = "flows") -> tuple[Column, ...]:
+    """The columns of a table, ``"flows"`` or ``"intervals"``, in order: name, kind, group and one sentence each.
+
+    Raises ConfigError for another table.
+    """
+    if table not in TABLES:
+        raise ConfigError(f"{table!r} is no table; choose one of {', '.join(TABLES)}")
+    return TABLES[table]
+
+
+def scan(
+    paths: Paths,
+    *,
+    table: str = "flows",
+    profile: str = "native",
+    columns: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    strict: bool = False,
+    **keywords: Any,
+) -> Scan:
+    """Track captures as a stream of Arrow record batches, in memory bounded by the connections live at once.
+
+    Parameters
+    ----------
+    paths : one capture, glob or folder, or several; ``"-"`` is standard input. Together they are one stream.
+    table : ``"flows"`` (one row per connection) or ``"intervals"`` (one row per interval of capture time).
+    profile : ``"native"``: instants are timestamp[ns, UTC], enumerations and addresses dictionary-encoded.
+        ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column
+        ``<name>_ns`` with the exact nanoseconds since 1970; strings are plain.
+    columns : names of the columns, in this order; all by default.
+    settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number).
+    strict : a last packet that is cut is an error, too.
+
+    Returns
+    -------
+    An object that DuckDB, Polars, pandas and pyarrow take as it is. Nothing is opened before the first batch is
+    asked for, and every pass over it reads the captures anew.
+
+    Raises
+    ------
+    ConfigError : a table, profile, column or setting that does not exist.
+    """
+    if settings is not None and keywords:
+        raise ConfigError("give settings or single settings as keywords, not both")
+    if unknown := set(keywords) - {field.name for field in fields(Settings)}:
+        raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
+    if settings is None:
+        durations = {k: parse_duration(v) if isinstance(v, str) else v for k, v in keywords.items()}
+        settings = Settings(**durations)
+    from synfin.output.arrow import Layout
+
+    return Scan(paths, Layout.choose(table, columns, profile), settings, strict)
+
+
+def read(
+    paths: Paths,
+    *,
+    table: str = "flows",
+    profile: str = "native",
+    columns: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    strict: bool = False,
+    **keywords: Any,
+) -> pa.Table:
+    """Track captures and return all rows. Parameters are those of `scan`.
+
+    Notes
+    -----
+    pyarrow makes Python objects of nanosecond instants only with pandas installed; without it, `to_pylist` and
+    `to_pydict` of a table raise ValueError at the first instant that is no whole microsecond. Two ways round it
+    need no pandas: ``scan(...).to_pylist()``, and ``profile="lakehouse"`` here. Both give each instant as a
+    datetime, rounded down to the microsecond, and beside it the exact nanoseconds as ``<name>_ns``.
+
+    Raises
+    ------
+    CaptureFormatError : a capture is corrupt, or one of several breaks off. The exception carries `path` and
+        `offset`, and in `table` all rows, as if the input had ended there.
+    NotACaptureError, CaptureOpenError : there is nothing to read.
+    ConfigError : as for `scan`.
+    """
+    import pyarrow as pa
+
+    stream = scan(
+        paths, table=table, profile=profile, columns=columns, settings=settings, strict=strict, **keywords
+    )
+    batches: list[pa.RecordBatch] = []
+    try:
+        for batch in stream:
+            batches.append(batch)
+    except CaptureFormatError as error:
+        error.table = pa.Table.from_batches(batches, stream.schema).unify_dictionaries()
+        raise
+    return pa.Table.from_batches(batches, stream.schema).unify_dictionaries()
+
+
+class Scan:
+    """Rows of captures as a stream; made by `scan`.
+
+    Iteration gives pyarrow record batches. Where a capture is corrupt, all rows before it come first, open
+    connections included, and then CaptureFormatError with its `path` and `offset`.
+    """
+
+    def __init__(self, paths: Paths, layout: Layout, settings: Settings, strict: bool):
+        self._paths = [os.fspath(paths)] if isinstance(paths, str | os.PathLike) else [os.fspath(p) for p in paths]
+        self._layout = layout
+        self._settings = settings
+        self._strict = strict
+        self._stdin_taken = False
+        self.stats: dict[str, Any] | None = None  #: the tracker's account of the last pass that came to its end
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of every batch."""
+        return self._layout.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self._batches(self._layout)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A new pass as an Arrow C stream (PyCapsule interface)."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self.schema, iter(self)).__arrow_c_stream__(requested_schema)
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """All rows as dictionaries, without pandas: each instant as a datetime, rounded down to the microsecond, and
+        beside it the exact nanoseconds since 1970 as ``<name>_ns`` (the lakehouse profile).
+        """
+        layout = self._layout.with_profile("lakehouse")
+        return [row for batch in self._batches(layout) for row in batch.to_pylist()]
+
+    def _batches(self, layout: Layout) -> Iterator[pa.RecordBatch]:
+        from synfin.sources.captures import CaptureInput
+
+        if "-" in self._paths:
+            if self._stdin_taken:
+                raise ConfigError("standard input can be read only once; scan a file to pass over it again")
+            self._stdin_taken = True
+        wanted = {"flow_columns": [], "interval_columns": []}
+        wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
+        run = Run(CaptureInput(self._paths, strict=self._strict), self._settings, **wanted)
+        for _, block in run.blocks():
+            yield layout.batch(block)
+        self.stats = run.tracker.stats()
+        if not run.outcome.complete:
+            raise run.outcome.error()

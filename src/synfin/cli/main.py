@@ -1,0 +1,84 @@
+"""The `synfin` command: its subcommands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from synfin import __version__
+from synfin.cli.columns import columns
+from synfin.cli.track import track
+from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
+
+#: Exit codes beside 0. 1: bad input was met or output failed; 2: nothing was done because the call or the file is wrong.
+EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_COMPLETE = "_SYNFIN_COMPLETE"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="synfin", message="%(prog)s %(version)s")
+def cli() -> None:
+    """One truthful row per TCP connection: how it opened, how it closed, and what went wrong.
+
+    \b
+    synfin track capture.pcap                     summary
+    synfin track captures/ -o rows/               both tables as Parquet
+    synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
+
+    Exit codes: 0; 1 a capture is corrupt or breaks off, or the output cannot be written; 2 wrong call, or not a
+    capture; 130 after Ctrl-C, with everything up to there written.
+    """
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes synfin's commands and options in SHELL.
+
+    For bash, add to ~/.bashrc: eval "$(synfin completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(cli, {}, "synfin", _COMPLETE).source())
+
+
+cli.add_command(track)
+cli.add_command(columns)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave the process with its exit code."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wants; click ends the same way where it meets this
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAULT
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return cli.main(args=arguments, prog_name="synfin", complete_var=_COMPLETE, standalone_mode=False) or 0
+    except click.ClickException as error:
+        return _complain(error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("synfin: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except SynfinError as error:
+        click.echo(f"synfin: {error}", err=True)
+        return EXIT_USAGE if isinstance(error, ConfigError | NotACaptureError | CaptureOpenError) else EXIT_FAULT
+
+
+def _complain(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later
+        click.echo(error.format_message(), err=True)
+    else:
+        hint = f" (see {context.command_path} --help)" if context else ""
+        click.echo(f"synfin: {error.format_message()}{hint}", err=True)
+    return EXIT_USAGE

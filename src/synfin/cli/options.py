@@ -1,0 +1,103 @@
+"""Options of the commands that track, each declared once; those about tracking come from the fields of Settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from synfin.errors import ConfigError
+from synfin.settings import NS_PER_S, Settings, parse_duration, parse_ports
+
+
+class Duration(click.ParamType):
+    """A duration such as 75s, 2h4m or 500ms, as nanoseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Nanoseconds; a usage error when the text is no duration."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_duration(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Ports(click.ParamType):
+    """Ports such as 80,443,8000-8999."""
+
+    name = "ports"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[int]:
+        """The set of ports; a usage error when the text names none."""
+        if isinstance(value, frozenset):
+            return value
+        try:
+            return parse_ports(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+#: Field of Settings -> help. The option is the field's name with dashes, its default the field's.
+DURATIONS = {
+    "attempt_timeout": "End an unanswered SYN this long after its last copy.",
+    "half_open_timeout": "End a handshake with a SYN-ACK but no completion this long after the last SYN or SYN-ACK.",
+    "idle_timeout": "End an established or half-closed connection after this long without a packet.",
+    "one_sided_timeout": "The same for a connection of which only one end, and no opening, was seen.",
+    "closing_timeout": "The same after both FINs, while not both are acknowledged.",
+    "time_wait": "How long a closed connection stays in TIME-WAIT.",
+    "reset_linger": "How long packets still belong to a connection that was reset or refused.",
+    "reorder": "How late a packet may come without moving an interval or a deadline.",
+    "interval": "Length of one row of the interval table.",
+}
+
+
+def human_duration(ns: int) -> str:
+    """A duration as `parse_duration` reads it: 2h4m, 75s, 500ms."""
+    if ns == 0:
+        return "0s"
+    parts: list[str] = []
+    for unit, size in (("h", 3600 * NS_PER_S), ("m", 60 * NS_PER_S), ("s", NS_PER_S), ("ms", 10**6), ("us", 10**3), ("ns", 1)):
+        count, ns = divmod(ns, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for every setting."""
+    defaults = {field.name: field.default for field in fields(Settings)}
+    added = [
+        click.option(
+            f"--{name.replace('_', '-')}", type=Duration(), metavar="TIME", default=defaults[name],
+            help=f"{text}  [default: {human_duration(defaults[name])}]",
+        )
+        for name, text in DURATIONS.items()
+    ]  # fmt: skip
+    added.append(
+        click.option(
+            "--key", metavar="PARTS", default="",
+            help="What tells connections apart beside addresses and ports: `vlan`.  [default: nothing]",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--server-ports", type=Ports(), metavar="PORTS",
+            help="Ports that mark the server where no SYN was seen, such as 80,443,8000-8999.  "
+            "[default: below 1024, and well-known ones]",
+        )
+    )  # fmt: skip
+    for option in reversed(added):
+        command = option(command)
+    return command
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """The Settings that the options mean; they are taken out of `options`. Raises ConfigError."""
+    chosen = {field.name: options.pop(field.name) for field in fields(Settings)}
+    chosen["key"] = tuple(filter(None, (part.strip() for part in chosen["key"].split(","))))
+    return Settings(**chosen)

@@ -1,0 +1,1 @@
+"""Where rows go: Arrow batches, files of rows, and the summary of a run."""

@@ -1,0 +1,136 @@
+"""The summary of a run as data: what the tracker counted, the worst servers, and what was wrong with the input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synfin import __version__
+from synfin.run import Run, accounting
+
+#: Outcomes of an attempt by which servers are ranked.
+FAILURES = ("unanswered", "refused", "half_open")
+#: Columns of the flow table that the summary needs.
+FLOW_COLUMNS = ("server_ip", "server_port", "handshake")
+MAX_SERVERS = 10_000
+_WORST = 5
+
+
+class Servers:
+    """Failed attempts per server, in bounded memory.
+
+    At more than `limit` servers the half with the fewest failures is forgotten. A server that comes back after that
+    starts anew, so every count is low by at most `error`, the sum of the largest counts forgotten each time.
+    """
+
+    def __init__(self, limit: int = MAX_SERVERS):
+        self.limit = limit
+        self.error = 0
+        self._counts: dict[tuple[str, int], list[int]] = {}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count the failures among the rows of a flow batch (columns FLOW_COLUMNS in either profile)."""
+        failed = pc.is_in(batch["handshake"], pa.array(FAILURES))
+        columns = [pc.filter(batch[name], failed) for name in FLOW_COLUMNS]
+        columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in columns]
+        rows = pa.table(columns, names=list(FLOW_COLUMNS))
+        counted = rows.group_by(list(FLOW_COLUMNS)).aggregate([([], "count_all")])
+        for row in counted.to_pylist():
+            counts = self._counts.setdefault((row["server_ip"], row["server_port"]), [0] * len(FAILURES))
+            counts[FAILURES.index(row["handshake"])] += row["count_all"]
+        if len(self._counts) > self.limit:
+            self._forget()
+
+    def _forget(self) -> None:
+        ranked = sorted(self._counts.items(), key=lambda item: (-sum(item[1]), item[0]))
+        kept = self.limit // 2
+        self.error += sum(ranked[kept][1])
+        self._counts = dict(ranked[:kept])
+
+    def worst(self, failure: str, count: int = _WORST) -> list[dict[str, Any]]:
+        """The servers with most failures of one kind, ties by address and port."""
+        which = FAILURES.index(failure)
+        ranked = sorted((-counts[which], server) for server, counts in self._counts.items() if counts[which])
+        return [{"server_ip": ip, "server_port": port, "count": -n} for n, (ip, port) in ranked[:count]]
+
+
+def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) -> dict[str, Any]:
+    """Everything that the summary says, as plain data (see `synfin.output.render` for the text).
+
+    `seconds` is the wall time of the run; instants are nanoseconds since 1970, durations nanoseconds.
+    """
+    stats, outcome = run.tracker.stats(), run.outcome
+    gauges = stats["gauges"]
+    identity = accounting(stats)
+    return {
+        "synfin_version": __version__,
+        "complete": outcome.complete,
+        "reason": outcome.reason,
+        "file": outcome.path,
+        "offset": outcome.offset,
+        "seconds": round(seconds, 6),
+        "files": len(run.source.files),
+        "bytes_read": run.bytes_read,
+        "packets": stats["packets"],
+        "packets_per_second": round(stats["packets"] / seconds) if seconds > 0 else None,
+        "ip_bytes": stats["ip_bytes"],
+        "first_time_ns": stats["first_time_ns"],
+        "last_time_ns": stats["last_time_ns"],
+        "connections": stats["records"],
+        "handshakes": stats["handshakes"],
+        "closes": stats["closes"],
+        "closers": stats["closers"],
+        "end_reasons": stats["end_reasons"],
+        "syn_resends": stats["syn_resends"],
+        "retransmitted_segments": stats["retransmitted_segments"],
+        "at_end": gauges,
+        "half_open_peak": stats["half_open_peak"],
+        "time_wait_peak": stats["time_wait_peak"],
+        "rtt": stats["rtt"],
+        "worst_servers": {failure: servers.worst(failure) for failure in FAILURES},
+        "worst_servers_error": servers.error,
+        "input": input_report(run.report),
+        "accounting": {
+            **identity,
+            "holds": identity["packets"] == sum(identity.values()) - identity["packets"],
+        },
+        "outputs": outputs,
+    }
+
+
+def file_metadata(run: Run, command: str) -> dict[str, str]:
+    """What a file of rows says about its run: text values, JSON where they have parts."""
+    import json
+
+    outcome = run.outcome
+    metadata = {
+        "command": command,
+        "inputs": json.dumps([str(path) for path in run.source.files]),
+        "accounting": json.dumps(accounting(run.tracker.stats())),
+        "complete": "true" if outcome.complete else "false",
+    }
+    if not outcome.complete:
+        metadata["reason"] = outcome.reason or ""
+        if outcome.path is not None:
+            metadata["file"] = outcome.path
+        if outcome.offset is not None:
+            metadata["offset"] = str(outcome.offset)
+    return metadata
+
+
+def input_report(report: Any) -> dict[str, Any]:
+    """What the source found, as plain data: `synfin.sources.report.InputReport` and what follows from it."""
+    follows = {name: getattr(report, name) for name in ("gaps", "overlaps", "warnings")}
+    return _plain({**vars(report), **follows})
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value

@@ -1,0 +1,268 @@
+"""Files of rows: where they go, how they get their name only when complete, and what happens when that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synfin.errors import ConfigError, ExportError
+from synfin.schema import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from synfin.output.arrow import Layout
+
+#: File ending -> format. An Arrow file is the IPC stream format, also under `.arrow`.
+ENDINGS = {
+    ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
+FORMAT_NAMES = ("parquet", "arrow", "csv", "jsonl")
+_PART = re.compile(r"part-(\d+)\.[a-z]+")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the rows of a run go. `folder`: `path` holds one folder per table; else `path` is one file, or None for
+    standard output.
+    """
+
+    path: Path | None
+    folder: bool
+    format: str
+    tables: tuple[str, ...]
+    append: bool = False
+    overwrite: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        out: str,
+        *,
+        format: str | None = None,
+        table: str | None = None,
+        append: bool = False,
+        overwrite: bool = False,
+    ) -> Target:
+        """The target that ``-o OUT`` and its companions mean. Raises ConfigError."""
+        if append and overwrite:
+            raise ConfigError("--append and --overwrite exclude each other")
+        path = None if out == "-" else Path(out)
+        ending = path.suffix.lower() if path and not out.endswith("/") else ""
+        folder = path is not None and (path.is_dir() or (not path.exists() and not ending))
+        if append and not folder:
+            raise ConfigError("--append adds part files to a folder; a file is always replaced")
+        if path is None:
+            chosen = format or "arrow"
+            if sys.stdout.isatty() and chosen in ("arrow", "parquet"):
+                raise ConfigError(f"{chosen} is not for a terminal; use --format csv or jsonl, or redirect the output")
+        elif not folder and not format and ending not in ENDINGS:
+            known = ", ".join(ENDINGS)
+            raise ConfigError(
+                f"the ending of {out!r} names no format; use --format, or one of {known}, or end with / for a folder"
+            )
+        else:
+            chosen = format or ("parquet" if folder else ENDINGS[ending])
+        tables = (table,) if table else tuple(TABLES) if folder else ("flows",)
+        return cls(path, folder, chosen, tables, append, overwrite)
+
+
+class Output:
+    """The files of one run, opened before anything is read, so that what cannot be written fails at once.
+
+    Rows go to hidden files beside the final ones. `commit` completes and renames them; `abort` removes them.
+
+    Raises
+    ------
+    ConfigError : the folder holds a run's output already and the target says neither append nor overwrite.
+    ExportError : something cannot be written.
+    """
+
+    def __init__(self, target: Target, layouts: dict[str, Layout]):
+        from synfin.output.formats import FORMATS
+
+        self.target = target
+        self._old: list[Path] = []
+        self._made: list[Path] = []
+        self._sinks: dict[str, Any] = {}
+        self._writers: dict[str, Any] = {}
+        try:
+            for table, path in self._places().items():
+                self._sinks[table] = sink = StandardOutput() if path is None else AsideFile(path)
+                self._writers[table] = _guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def names(self) -> list[str]:
+        """The names under which the rows appear."""
+        return [sink.name for sink in self._sinks.values()]
+
+    def write(self, table: str, batch: pa.RecordBatch) -> None:
+        """Add rows to a table. Raises ExportError; BrokenPipeError when the reader of standard output is gone."""
+        _guarded(self._sinks[table].name, self._writers[table].write, batch)
+
+    def commit(self, metadata: dict[str, str]) -> None:
+        """Complete all files, give them their names, and remove what `overwrite` replaces."""
+        for table, writer in self._writers.items():
+            _guarded(self._sinks[table].name, writer.close, metadata)
+        for sink in self._sinks.values():
+            _guarded(sink.name, sink.finish)
+        for sink in self._sinks.values():
+            _guarded(sink.name, sink.rename)
+        new = {sink.name for sink in self._sinks.values()}
+        for path in self._old:
+            if str(path) not in new:
+                path.unlink(missing_ok=True)
+
+    def abort(self) -> None:
+        """Leave everything as it was before the run."""
+        for writer in self._writers.values():
+            writer.discard()
+        for sink in self._sinks.values():
+            sink.discard()
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _places(self) -> dict[str, Path | None]:
+        target = self.target
+        if not target.folder:
+            return dict.fromkeys(target.tables, target.path)
+        parts = {path: int(match[1]) for table in TABLES for path, match in _parts(target.path / table)}
+        if parts and not target.append and not target.overwrite:
+            raise ConfigError(
+                f"{target.path} already holds the rows of a run; use --append to add to them or --overwrite to replace them"
+            )
+        if target.overwrite:
+            self._old = list(parts)
+        number = max(parts.values(), default=-1) + 1 if target.append else 0
+        for folder in (target.path, *(target.path / table for table in target.tables)):
+            if not folder.is_dir():
+                _guarded(str(folder), folder.mkdir)
+                self._made.append(folder)
+        return {table: target.path / table / f"part-{number:05d}.{target.format}" for table in target.tables}
+
+
+def _parts(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _export_error(str(folder), error) from error
+    return [(path, match) for path in paths if (match := _PART.fullmatch(path.name))]
+
+
+class AsideFile:
+    """A file written under a hidden name in its own folder. A device or pipe is written straight."""
+
+    def __init__(self, path: Path):
+        self.name = str(path)
+        self._path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
+        straight = self._path.exists() and not self._path.is_file()
+        self._aside = None if straight else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self.file = _guarded(self.name, self._open)
+
+    def _open(self) -> pa.NativeFile:
+        import pyarrow as pa
+
+        if self._path.is_file() and not os.access(self._path, os.W_OK):
+            raise PermissionError(13, os.strerror(13))
+        return pa.OSFile(str(self._aside or self._path), "wb")
+
+    def finish(self) -> None:
+        """Everything on disk, still under the hidden name."""
+        self.file.close()
+        if self._aside:
+            _sync(self._aside)
+
+    def rename(self) -> None:
+        """The final name, on disk as well."""
+        if self._aside:
+            os.replace(self._aside, self._path)
+            self._aside = None
+            _sync(self._path.parent)
+
+    def discard(self) -> None:
+        """Remove what was written under the hidden name."""
+        with suppress(OSError):
+            self.file.close()
+        if self._aside:
+            with suppress(OSError):
+                self._aside.unlink()
+
+
+class StandardOutput:
+    """Standard output as a pyarrow file that may be a pipe."""
+
+    name = "standard output"
+
+    def __init__(self) -> None:
+        import pyarrow as pa
+
+        self.file = pa.PythonFile(_Pipe(), "w")
+
+    def finish(self) -> None:
+        """Hand everything to the reader."""
+        sys.stdout.buffer.flush()
+
+    def rename(self) -> None:
+        """Nothing to rename."""
+
+    def discard(self) -> None:
+        """Nothing to take back."""
+
+
+class _Pipe:
+    """What pyarrow needs of a file, without a position asked from the system: a pipe has none."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._position = 0
+
+    def write(self, data: Any) -> int:
+        count = sys.stdout.buffer.write(data)
+        self._position += count
+        return count
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        sys.stdout.buffer.flush()
+
+    def close(self) -> None:
+        """Standard output stays open."""
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _guarded(name: str, call: Any, *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _export_error(name, error) from error
+
+
+def _export_error(name: str, error: OSError) -> ExportError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = {2: "; create the folder first", 13: "; choose another place", 28: "; make room or choose another place"}
+    return ExportError(f"cannot write {name}: {reason.lower()}{advice.get(error.errno or 0, '')}")
+
+

@@ -1,0 +1,282 @@
+"""From the bytes of a frame to a TCP segment, or to the name under which the packet is skipped.
+
+dpkt names the numbers; its header classes raise on packets that the snap length cut, so headers are unpacked here.
+Every length comes from the IP header, never from the captured bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from dpkt import ethernet, icmp, icmp6, ip, pcap, ppp
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
+
+VLAN_TYPES = {ethernet.ETH_TYPE_8021Q, ethernet.ETH_TYPE_8021AD, 0x9100}
+MPLS_TYPES = {ethernet.ETH_TYPE_MPLS, ethernet.ETH_TYPE_MPLS_MCAST}
+PPP_TO_ETHERTYPE = {
+    ppp.PPP_IP: ethernet.ETH_TYPE_IP, ppp.PPP_IP6: ethernet.ETH_TYPE_IP6,
+    0x0281: ethernet.ETH_TYPE_MPLS, 0x0283: ethernet.ETH_TYPE_MPLS_MCAST,
+}  # fmt: skip
+BSD_FAMILIES = {2: ethernet.ETH_TYPE_IP, 24: ethernet.ETH_TYPE_IP6, 28: ethernet.ETH_TYPE_IP6, 30: ethernet.ETH_TYPE_IP6,
+                10: ethernet.ETH_TYPE_IP6}  # fmt: skip
+ICMP_ERRORS = {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB}
+LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 219, 51, 228, 229, 166, 276
+LINKS_RAW, LINKS_PPP = {12, 14, pcap.DLT_RAW}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
+ANY_IP = -1  # instead of an Ethernet type: the first nibble tells
+
+
+class Skip(Exception):
+    """The packet belongs to no record; its argument is a name of schema.SKIPS or ``link_type_N``."""
+
+
+@dataclass
+class Segment:
+    """One TCP segment; numbers as in the header. ``ack`` is 0 without ACK, ``vlan`` None without a tag."""
+
+    src: bytes
+    dst: bytes
+    sport: int
+    dport: int
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    payload: int
+    ip_bytes: int
+    ip_version: int
+    ttl: int
+    dont_fragment: bool | None
+    vlan: int | None
+    options: bytes
+    time: int = 0
+    order: int = 0  # in the merged input
+    file: str = ""
+    number: int = 0
+    interface: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """``rst``, ``syn``, ``synack`` or ``plain``: RST is judged before SYN, SYN before the rest."""
+        if self.flags & RST:
+            return "rst"
+        if self.flags & SYN:
+            return "synack" if self.flags & ACK else "syn"
+        return "plain"
+
+    @property
+    def has_ack(self) -> bool:
+        return bool(self.flags & ACK)
+
+    @property
+    def fin(self) -> bool:
+        """A FIN that counts: one on a SYN or RST does not."""
+        return bool(self.flags & FIN) and self.kind == "plain"
+
+
+def need(data: bytes, offset: int, count: int) -> None:
+    """The next ``count`` bytes must have been captured."""
+    if len(data) < offset + count:
+        raise Skip("header_cut")
+
+
+def decode(data: bytes, wire_len: int, link_type: int) -> Segment:
+    """The TCP segment in a frame. Raises Skip with the reason where there is none."""
+    ethertype, offset = link_layer(data, link_type)
+    ethertype, offset, vlan = between(data, ethertype, offset)
+    if ethertype == ANY_IP:
+        need(data, offset, 1)
+        ethertype = {4: ethernet.ETH_TYPE_IP, 6: ethernet.ETH_TYPE_IP6}.get(data[offset] >> 4)
+    if ethertype == ethernet.ETH_TYPE_IP:
+        fields = ipv4(data, offset, wire_len - offset)
+    elif ethertype == ethernet.ETH_TYPE_IP6:
+        fields = ipv6(data, offset, wire_len - offset)
+    else:
+        raise Skip("not_ip")
+    return tcp(data, vlan, fields)
+
+
+def link_layer(data: bytes, link_type: int) -> tuple[int | None, int]:
+    """The Ethernet type that the link header names, and where its payload begins."""
+    if link_type == pcap.DLT_EN10MB:
+        need(data, 0, 14)
+        return struct.unpack_from("!H", data, 12)[0], 14
+    if link_type == pcap.DLT_LINUX_SLL:
+        need(data, 0, 16)
+        return struct.unpack_from("!H", data, 14)[0], 16
+    if link_type == LINK_SLL2:
+        need(data, 0, 20)
+        return struct.unpack_from("!H", data, 0)[0], 20
+    if link_type in LINKS_RAW:
+        return ANY_IP, 0
+    if link_type == LINK_IPV4:
+        return ethernet.ETH_TYPE_IP, 0
+    if link_type == LINK_IPV6:
+        return ethernet.ETH_TYPE_IP6, 0
+    if link_type in (pcap.DLT_NULL, pcap.DLT_LOOP):
+        need(data, 0, 4)
+        # The null header is in the byte order of the host that captured: whichever reading is a small number.
+        family = int.from_bytes(data[:4], "big")
+        if link_type == pcap.DLT_NULL and family > 0xFFFF:
+            family = int.from_bytes(data[:4], "little")
+        return BSD_FAMILIES.get(family), 4
+    if link_type in LINKS_PPP:
+        return point_to_point(data, 0)
+    if link_type == LINK_PPPOE:
+        return ethernet.ETH_TYPE_PPPoE, 0
+    if link_type == LINK_MPLS:
+        return ethernet.ETH_TYPE_MPLS, 0
+    raise Skip(f"link_type_{link_type}")
+
+
+def point_to_point(data: bytes, offset: int) -> tuple[int | None, int]:
+    """PPP (RFC 1661, RFC 1662): address and control may be there, the protocol may be one byte; or Cisco HDLC."""
+    need(data, offset, 2)
+    if data[offset] in (0x0F, 0x8F):
+        need(data, offset, 4)
+        return struct.unpack_from("!H", data, offset + 2)[0], offset + 4
+    if data[offset : offset + 2] == b"\xff\x03":
+        offset += 2
+        need(data, offset, 1)
+    if data[offset] & 1:
+        return PPP_TO_ETHERTYPE.get(data[offset]), offset + 1
+    need(data, offset, 2)
+    return PPP_TO_ETHERTYPE.get(struct.unpack_from("!H", data, offset)[0]), offset + 2
+
+
+def between(data: bytes, ethertype: int | None, offset: int) -> tuple[int | None, int, int | None]:
+    """Walks VLAN tags, PPPoE and MPLS in any order and depth. The VLAN ID is the outermost tag's."""
+    vlan = None
+    while True:
+        if ethertype in VLAN_TYPES:
+            need(data, offset, 4)
+            tag, ethertype = struct.unpack_from("!HH", data, offset)
+            vlan = tag & 0x0FFF if vlan is None else vlan
+            offset += 4
+        elif ethertype == ethernet.ETH_TYPE_PPPoE:
+            need(data, offset, 6)
+            if data[offset] != 0x11:
+                raise Skip("bad_link_header")
+            if data[offset + 1]:
+                raise Skip("not_ip")
+            ethertype, offset = point_to_point(data, offset + 6)
+        elif ethertype in MPLS_TYPES:
+            need(data, offset, 4)
+            if data[offset + 2] & 1:
+                ethertype = ANY_IP
+            offset += 4
+        else:
+            return ethertype, offset, vlan
+
+
+def ipv4(data: bytes, offset: int, on_wire: int) -> tuple:
+    """The IPv4 header (RFC 791); a total length of 0 is an offloaded segment that goes to the end of the frame."""
+    need(data, offset, 20)
+    first, _, total, _, fragment, ttl, protocol, _, src, dst = struct.unpack_from("!BBHHHBBH4s4s", data, offset)
+    header = (first & 15) * 4
+    total = total or on_wire
+    if first >> 4 != 4 or header < 20 or total < header:
+        raise Skip("bad_ip_header")
+    need(data, offset, header)
+    body = offset + header
+    if protocol == ip.IP_PROTO_ICMP and not fragment & 0x1FFF:
+        need(data, body, 1)
+        raise Skip("icmp_error" if data[body] in ICMP_ERRORS else "not_tcp")
+    if protocol != ip.IP_PROTO_TCP:
+        raise Skip("not_tcp")
+    if fragment & 0x1FFF:
+        raise Skip("fragment")
+    return body, offset + total, total, 4, src, dst, ttl, bool(fragment & 0x4000)
+
+
+def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
+    """The IPv6 header and its extension headers (RFC 8200 section 4)."""
+    need(data, offset, 40)
+    first, length, following, hops, src, dst = struct.unpack_from("!IHBB16s16s", data, offset)
+    total = length + 40 if length else on_wire
+    if first >> 28 != 6 or total < 40:
+        raise Skip("bad_ip_header")
+    at, end = offset + 40, offset + total
+    while following in (0, 43, 44, 51, 60, 135, 139, 140):
+        if at + 8 > end:
+            raise Skip("bad_ip_header")
+        need(data, at, 8)
+        header, kind = data[at], following
+        size = 8 if kind == 44 else (data[at + 1] + 2) * 4 if kind == 51 else (data[at + 1] + 1) * 8
+        if at + size > end:
+            raise Skip("bad_ip_header")
+        if kind == 44 and struct.unpack_from("!H", data, at + 2)[0] & 0xFFF8:
+            raise Skip("fragment" if header == ip.IP_PROTO_TCP else "not_tcp")
+        following, at = header, at + size
+    if following == ip.IP_PROTO_ICMP6:
+        need(data, at, 1)
+        raise Skip("icmp_error" if data[at] < icmp6.ICMP6_ECHO_REQUEST else "not_tcp")
+    if following != ip.IP_PROTO_TCP:
+        raise Skip("not_tcp")
+    return at, end, total, 6, src, dst, hops, None
+
+
+def tcp(data: bytes, vlan: int | None, fields: tuple) -> Segment:
+    """The TCP header (RFC 9293 section 3.1); of cut options, what was captured."""
+    at, end, total, version, src, dst, ttl, dont_fragment = fields
+    if at + 20 > end:
+        raise Skip("bad_tcp_header")
+    need(data, at, 20)
+    sport, dport, seq, ack, bits, window = struct.unpack_from("!HHIIHH", data, at)
+    header = (bits >> 12) * 4
+    if header < 20 or at + header > end:
+        raise Skip("bad_tcp_header")
+    if (src, sport) == (dst, dport):
+        raise Skip("same_ends")
+    flags = bits & 0x1FF
+    return Segment(
+        src, dst, sport, dport, seq, ack if flags & ACK else 0, flags, window, end - at - header, total, version, ttl,
+        dont_fragment, vlan, data[at + 20 : at + header],
+    )  # fmt: skip
+
+
+@dataclass
+class Options:
+    """TCP options that the columns name; the last of a kind counts, as Linux reads them."""
+
+    kinds: int = 0
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    timestamps: tuple[int, int] | None = None  # value, echo
+    fast_open: str | None = None  # "request" or "cookie"
+    mptcp: bool = False
+
+
+def parse_options(data: bytes) -> Options:
+    """Reads options up to the end, the end-of-list option, or one whose length is wrong or cut."""
+    found, at = Options(), 0
+    while at < len(data):
+        kind = data[at]
+        if kind > 1 and (at + 2 > len(data) or data[at + 1] < 2 or at + data[at + 1] > len(data)):
+            break
+        if kind <= 62:
+            found.kinds |= 1 << kind
+        if kind == 0:
+            break
+        if kind == 1:
+            at += 1
+            continue
+        value = data[at + 2 : at + data[at + 1]]
+        at += data[at + 1]
+        if kind == 2 and len(value) == 2:
+            found.mss = int.from_bytes(value, "big")
+        elif kind == 3 and len(value) == 1:
+            found.window_scale = value[0]
+        elif kind == 4 and not value:
+            found.sack_permitted = True
+        elif kind == 8 and len(value) == 8:
+            found.timestamps = struct.unpack("!II", value)
+        elif kind == 30:
+            found.mptcp = True
+        elif kind == 34:
+            found.fast_open = "cookie" if value else "request"
+        elif kind == 254 and value[:2] == b"\xf9\x89":
+            found.fast_open = "cookie" if value[2:] else "request"
+    return found

@@ -1,0 +1,262 @@
+"""One record's life: SPEC sections 3.2 and 3.3, where it begins and ends, which end is the client, when it times out.
+
+What each segment changes stands in connection.py. Nothing here knows of tables, files or intervals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from synfin.settings import Settings
+
+from .decode import Segment
+from .end import MASK, End
+
+TIMEOUTS = {
+    "unanswered": "attempt_timeout", "half_open": "half_open_timeout", "idle": "idle_timeout",
+    "one_sided": "one_sided_timeout", "closing": "closing_timeout", "closed": "time_wait", "reset": "reset_linger",
+}  # fmt: skip
+
+
+class Record:
+    """The facts of a record and the questions that they answer. ``client`` and ``server`` are its ends."""
+
+    def __init__(self, first: Segment, settings: Settings):
+        self.settings = settings
+        self.first = first
+        self.seen: list[Segment] = []  # every packet of the record
+        self.client, self.server = End(first.src, first.sport), End(first.dst, first.dport)
+        self.direction = "first_packet"
+        self.events: list[tuple[str, int]] = []
+        self.outcomes: set[str] = set()
+
+        self.attempt = False  # before completion
+        self.failed = False  # an accepted RST in the attempt, not opened again since
+        self.answered = False  # a SYN-ACK in the attempt as it stands
+        self.not_seen = self.complete = False
+        self.simultaneous = self.split = False
+        self.server_acked = False  # an ACK of exactly the client's SYN that is no SYN-ACK
+        self.server_synack_ack: int | None = None
+        self.handshake_done: int | None = None
+        self.syns: list[Segment] = []  # the client's
+        self.synacks: list[tuple[End, Segment]] = []  # acceptable ones
+        self.odd_syns = self.odd_segments = self.rst_rejected = 0
+        self.held: list[Segment] = []  # the latest held SYN and its resends
+
+        self.finished: str | None = None  # "fin" or "rst"
+        self.finished_time: int | None = None
+        self.shape: str | None = None  # of the close, once it is decided
+        self.first_fin: End | None = None
+        self.fin_rtt: int | None = None
+        self.payload_after_fin = 0
+        self.after_close = 0
+        self.rst: tuple[End, Segment] | None = None
+        self.time_wait: list[End] = []
+        self.time_wait_start: int | None = None
+        self.time_wait_end: str | None = None
+
+        self.restarted = self.last_effective = 0
+        self.end_reason: str | None = None
+        self.begin(first)
+
+    # --- Begin and end ---------------------------------------------------------------------------------------------
+
+    def begin(self, first: Segment) -> None:
+        """What the first packet says of the states, before its own events."""
+        sender, peer = self.client, self.server
+        if first.kind == "syn":
+            self.attempt, self.direction = True, "syn"
+            peer.state, peer.passive = "LISTEN", True
+        elif first.kind == "synack":
+            self.attempt, self.direction = True, "synack"
+            self.client, self.server = peer, sender
+            sender.state, sender.passive, peer.state = "SYN-RECEIVED", True, "SYN-SENT"
+            peer.isn = (first.ack - 1) & MASK
+        else:
+            self.not_seen = True
+            sender.state = peer.state = "CLOSED" if first.kind == "rst" else "ESTABLISHED"
+            self.guess_direction()
+
+    def guess_direction(self) -> None:
+        sender, peer = self.client, self.server
+        ports = self.settings.server_ports
+        if (sender.port in ports) != (peer.port in ports):
+            self.direction, turn = "server_port", sender.port in ports
+        elif (sender.port >= 32768) != (peer.port >= 32768):
+            self.direction, turn = "high_port", peer.port >= 32768
+        else:
+            turn = False
+        if turn:
+            self.client, self.server = peer, sender
+
+    def correct_direction(self, client: End, rule: str) -> None:
+        """A SYN or SYN-ACK overrules a guess, once."""
+        if self.direction not in {"syn", "synack"}:
+            self.direction = rule
+            self.client, self.server = client, self.other(client)
+
+    def other(self, end: End) -> End:
+        return self.server if end is self.client else self.client
+
+    def ends(self, segment: Segment) -> tuple[End, End]:
+        """Sender and peer of a segment."""
+        sender = self.client if (segment.src, segment.sport) == (self.client.address, self.client.port) else self.server
+        return sender, self.other(sender)
+
+    def successor(self, segment: Segment) -> list[Segment] | None:
+        """None if the segment belongs to this record; else the held SYNs that begin the new record with it."""
+        sender, peer = self.ends(segment)
+        held = self.held[0] if self.held else None
+        holder = self.ends(held)[0] if held else None
+        if segment.kind in {"rst", "synack"} and segment.has_ack and holder is peer:
+            largest = max(copy.payload for copy in self.held)
+            if segment.ack in {(held.seq + 1) & MASK, (held.seq + 1 + largest) & MASK}:
+                return self.held
+        if segment.kind == "plain" and holder is sender and segment.seq == (held.seq + 1) & MASK:
+            return self.held
+        if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
+            return self.held if holder is sender and held.seq == segment.seq else []
+        new = segment.seq != sender.isn and not self.synack_belongs(sender, peer, segment)
+        return [] if segment.kind == "synack" and self.finished and new else None
+
+    def judge_syn(self, sender: End, peer: End, isn: int) -> str:
+        """What a SYN is to this record: ``new``, ``held``, ``resend``, ``late``, ``opens`` or ``odd``."""
+        known = sender.isn_captured and sender.isn == isn
+        after = (isn + 1) & MASK
+        late = not sender.isn_captured and (after in {sender.first_seq, peer.first_ack} or isn == sender.isn)
+        if self.finished:
+            return "late" if late else "odd" if known else "new"
+        if not self.attempt:
+            return "resend" if known else "late" if late else "held"
+        if known:
+            return "resend"
+        if sender is self.client:
+            return "late" if late else "new"
+        if sender.sent_syn or self.failed:
+            return "new"
+        return "held" if self.answered else "opens"
+
+    def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
+        """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
+        if peer.isn is not None:
+            return peer.syn_acked_by(segment.ack)
+        return not sender.isn_captured and sender.first_seq == (segment.seq + 1) & MASK
+
+    def deadline(self) -> int:
+        return self.restarted + self.timeout()
+
+    def timeout(self) -> int:
+        return getattr(self.settings, TIMEOUTS[self.phase()])
+
+    def phase(self) -> str:
+        """The row of SPEC's table of deadlines that holds now."""
+        if self.finished:
+            return "closed" if self.finished == "fin" else "reset"
+        if self.attempt:
+            return "reset" if self.failed else "half_open" if self.answered else "unanswered"
+        if self.client.fin_seq is not None and self.server.fin_seq is not None:
+            return "closing"
+        return "one_sided" if self.not_seen and not (self.client.seen and self.server.seen) else "idle"
+
+    def restarts(self, segment: Segment, was: str, rejected: bool) -> bool:
+        """Does this segment restart the deadline? ``was`` is the phase before it."""
+        phase = self.phase()
+        if phase == "closed":
+            sender, _ = self.ends(segment)
+            return was != phase or (segment.fin and (segment.seq + segment.payload) & MASK == sender.fin_seq)
+        if phase == "reset":
+            return segment.kind == "rst"
+        if phase == "unanswered":
+            return segment.kind == "syn"
+        if phase == "half_open":
+            return segment.kind in {"syn", "synack"}
+        return phase != "idle" or not rejected
+
+    def end(self, reason: str) -> None:
+        """The record ends: by ``deadline``, ``reuse`` or ``end_of_input``."""
+        for segment in self.held:
+            self.count_packet(segment)
+            self.odd_syns += 1
+        self.held = []
+        if self.finished:
+            self.end_reason = self.finished
+        elif self.failed:
+            self.end_reason = "rst"
+        elif reason == "deadline":
+            self.end_reason = "attempt_timeout" if self.attempt else "idle"
+        else:
+            self.end_reason = reason
+        if reason != "end_of_input":
+            if self.handshake() == "unanswered":
+                self.happened("unanswered")
+            elif self.handshake() == "half_open":
+                self.happened("half_open_expired")
+            if self.in_time_wait():
+                self.time_wait_end = "reused" if reason == "reuse" else "expired"
+
+    def handshake(self) -> str:
+        if self.complete:
+            return "complete"
+        if self.not_seen:
+            return "not_seen"
+        for outcome in ("aborted", "refused"):
+            if outcome in self.outcomes:
+                return outcome
+        if self.end_reason == "end_of_input":
+            return "pending"
+        return "half_open" if self.synacks else "unanswered"
+
+    def happened(self, outcome: str) -> None:
+        """An outcome counts once per record, when it first holds."""
+        if outcome not in self.outcomes:
+            self.outcomes.add(outcome)
+            self.events.append((outcome, 1))
+
+    def in_time_wait(self) -> bool:
+        return "TIME-WAIT" in {self.client.state, self.server.state}
+
+    def fin_acked(self, end: End) -> bool:
+        """Has the peer acknowledged this end's first FIN?"""
+        return self.other(end).has_acked(end.fin_seq)
+
+    def one_fin_acked(self) -> bool:
+        """Exactly one FIN, acknowledged."""
+        fins = [end for end in (self.client, self.server) if end.fin_seq is not None]
+        return len(fins) == 1 and self.fin_acked(fins[0])
+
+    def close(self) -> str | None:
+        """The column ``close``."""
+        if not (self.complete or self.not_seen):
+            return None
+        if self.shape:
+            return self.shape
+        if self.first_fin is None:
+            return "open"
+        return "half_closed" if self.one_fin_acked() else "fin_unanswered"
+
+    def data_accepted(self) -> bool:
+        """Did a SYN-ACK of the server cover all of the SYN's payload (RFC 7413)?"""
+        payload = self.client.syn_payload
+        whole = ((self.client.isn or 0) + 1 + payload) & MASK
+        return payload > 0 and any(end is self.server and synack.ack == whole for end, synack in self.synacks)
+
+    def gauges(self) -> Counter[str]:
+        """What this record adds to each gauge of the interval table."""
+        counted = [end.state.lower().replace("-", "_") for end in (self.client, self.server)]
+        gauges = Counter(state for state in counted if state not in {"closed", "listen"})
+        if self.finished or self.failed:
+            return gauges
+        gauges["connections"] = 1
+        if self.attempt:
+            gauges["half_open" if self.answered else "opening"] = 1
+        gauges["half_closed"] = int(self.one_fin_acked())
+        gauges["midstream"] = int(self.not_seen)
+        return gauges
+
+    def count_packet(self, segment: Segment) -> None:
+        """What every packet of the record counts in, whatever else it is."""
+        sender, _ = self.ends(segment)
+        self.seen.append(segment)
+        sender.packets += 1
+        sender.ip_bytes += segment.ip_bytes
+        sender.payload_bytes += segment.payload

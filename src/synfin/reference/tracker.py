@@ -1,0 +1,175 @@
+"""The table of records: which record a packet belongs to, which have ended, and what enters the interval table."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from synfin.settings import Settings
+
+from .connection import Connection
+from .decode import Segment, Skip, decode
+from .intervals import COUNTS, IntervalTable
+from .row import row
+from .time import Packet, Source, Stamped, effective, merge
+
+
+class Result(NamedTuple):
+    """Rows of both tables and the counts of the accounting identity."""
+
+    flows: list[dict]
+    intervals: list[dict]
+    skips: dict[str, int]
+    packets: int
+    time_outliers: int
+    clock_steps: int
+
+
+class Tracker:
+    """Live records by key, and the heap of their deadlines (stale entries are dropped when they come up)."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.live: dict[tuple, Connection] = {}
+        self.deadlines: list[tuple[int, int, tuple]] = []
+        self.intervals = IntervalTable(settings.interval)
+        self.flows: list[dict] = []
+        self.skips: Counter[str] = Counter()
+        self.packets = self.steps = 0
+
+    def key(self, segment: Segment) -> tuple:
+        ends = frozenset([(segment.src, segment.sport), (segment.dst, segment.dport)])
+        return (ends, segment.vlan) if "vlan" in self.settings.key else (ends,)
+
+    def packet(self, stamped: Stamped) -> None:
+        """One packet in merged order."""
+        self.packets += 1
+        self.expire(stamped.clock - self.settings.reorder)
+        try:
+            segment = decode(stamped.packet.data, stamped.packet.wire_len, stamped.packet.link_type)
+        except Skip as reason:
+            self.skips[str(reason)] += 1
+        else:
+            segment.time, segment.order, segment.interface = stamped.time, self.packets, stamped.packet.interface
+            segment.file, segment.number = stamped.file, stamped.number
+            self.segment(segment, stamped.clock)
+        if stamped.step_back:
+            self.step(stamped.clock, stamped.time)
+
+    def segment(self, segment: Segment, clock: int) -> None:
+        key = self.key(segment)
+        record = self.live.get(key)
+        now = effective(segment.time, clock, self.settings.reorder, record.last_effective if record else None)
+        if record and now >= record.deadline():
+            self.end(key, "deadline", record.deadline())
+            record = None
+        self.count(record, segment, now)
+        earlier = record.successor(segment) if record else []
+        if earlier is not None:
+            if record:
+                record.held = [] if earlier else record.held
+                self.end(key, "reuse", now)
+            self.live[key] = record = Connection((earlier or [segment])[0], self.settings)
+            for held in earlier:
+                record.receive(held, now)
+            before: Counter[str] = Counter()
+        else:
+            before = record.gauges()
+        record.receive(segment, now)
+        self.enter(record, before, now)
+        heapq.heappush(self.deadlines, (record.deadline(), self.packets, key))
+
+    def count(self, record: Connection | None, segment: Segment, now: int) -> None:
+        """What the segment counts in its interval, whichever record it comes to belong to."""
+        self.intervals.count(now, "packets")
+        self.intervals.count(now, "ip_bytes", segment.ip_bytes)
+        if segment.kind in {"syn", "synack"}:
+            self.intervals.count(now, segment.kind + "s")
+        if segment.kind == "syn" and record and not record.finished:
+            sender, _ = record.ends(segment)
+            held = record.held and record.ends(record.held[0])[0] is sender and record.held[0].seq == segment.seq
+            if held or (sender.isn_captured and sender.isn == segment.seq):
+                self.intervals.count(now, "syn_resends")
+
+    def enter(self, record: Connection, before: Counter[str], now: int) -> None:
+        """Enter what a segment changed: gauges, outcomes and samples."""
+        delta = record.gauges()
+        delta.subtract(before)
+        self.intervals.change(now, delta)
+        self.outcomes(record, now)
+
+    def outcomes(self, record: Connection, now: int) -> None:
+        for name, value in record.events:
+            if name.startswith("rtt_"):
+                self.intervals.sample(now, name.removeprefix("rtt_"), value)
+            elif name in COUNTS:
+                self.intervals.count(now, name)
+        record.events.clear()
+
+    def end(self, key: tuple, reason: str, now: int) -> None:
+        """A record ends; at the end of input it stays in the gauges."""
+        record = self.live.pop(key)
+        gauges = record.gauges()
+        record.end(reason)
+        self.flows.append(row(record))
+        self.outcomes(record, now)
+        if reason != "end_of_input":
+            self.intervals.change(now, Counter({name: -number for name, number in gauges.items()}))
+
+    def expire(self, until: int) -> None:
+        """End every record whose deadline has come."""
+        while self.deadlines and self.deadlines[0][0] <= until:
+            deadline, _, key = heapq.heappop(self.deadlines)
+            record = self.live.get(key)
+            if record and record.deadline() == deadline:
+                self.end(key, "deadline", deadline)
+
+    def step(self, old: int, new: int) -> None:
+        """The input clock stepped back: intervals in hand are cut, live records move with the clock."""
+        self.steps += 1
+        self.intervals.cut(old, old - self.settings.reorder)
+        self.intervals.begin = (new - self.settings.reorder) // self.settings.interval
+        for record in self.live.values():
+            record.restarted += new - old
+            record.last_effective += new - old
+        self.deadlines = [(record.deadline(), -number, key) for number, (key, record) in enumerate(self.live.items())]
+        heapq.heapify(self.deadlines)
+
+    def finish(self, clock: int) -> None:
+        """The end of input: the reorder allowance falls away, then what is left is written."""
+        self.expire(clock)
+        for key in list(self.live):
+            self.end(key, "end_of_input", clock)
+        self.intervals.cut(clock, clock)
+
+
+def track(sources: Iterable[tuple[str, Sequence[Packet]]], settings: Settings | None = None) -> Result:
+    """Track captures in plain Python: the rows that synfin must give.
+
+    Parameters
+    ----------
+    sources : (name, packets) of each file, in path order; names become ``first_file``.
+    settings : of the run; defaults if None.
+
+    Returns
+    -------
+    Result : ``flows`` and ``intervals`` as dictionaries by column name (instants and durations in nanoseconds,
+        enumerations as their text, None for null), ``skips`` by name, and the numbers of packets, of lone time outliers
+        and of backward steps of the clock.
+
+    Notes
+    -----
+    Made to be read and compared with, not to be fast. Memory grows with the packets of the live records.
+    """
+    settings = settings or Settings()
+    inputs = [Source(name, packets) for name, packets in sources]
+    tracker, clock = Tracker(settings), None
+    for stamped in merge(inputs):
+        tracker.packet(stamped)
+        clock = stamped.time if stamped.step_back else stamped.clock
+    if clock is not None:
+        tracker.finish(clock)
+    outliers = sum(source.outliers for source in inputs)
+    return Result(tracker.flows, tracker.intervals.rows, dict(tracker.skips), tracker.packets, outliers, tracker.steps)

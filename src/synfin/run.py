@@ -1,0 +1,131 @@
+"""One run: the driver that joins a source of packets and a tracker, and hands on finished blocks of rows.
+
+Nothing here knows Arrow, files of rows, or a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from synfin.errors import CaptureFormatError
+from synfin.settings import Settings
+
+if TYPE_CHECKING:
+    from synfin._core.block import Block
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `path` and `offset` (bytes, after decompression) name the first place where it went wrong."""
+
+    complete: bool
+    reason: str | None = None
+    path: str | None = None
+    offset: int | None = None
+
+    def error(self) -> CaptureFormatError:
+        """The same as an exception."""
+        return CaptureFormatError(f"{self.place}: {self.reason}", self.path, self.offset)
+
+    @property
+    def place(self) -> str:
+        """File and byte offset as people read them; empty where no file is to blame."""
+        return (self.path or "") + ("" if self.offset is None else f", byte {self.offset:,}")
+
+
+class Run:
+    """One pass of a source through a tracker.
+
+    Parameters
+    ----------
+    source : where packets come from (`fill`, `files`, `interfaces`, `report`, `close`); the run closes it.
+    settings : how to track.
+    flow_columns, interval_columns : names of the columns to fill; None for all, empty for no such table.
+    tick : called after every batch of packets.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        settings: Settings,
+        *,
+        flow_columns: Sequence[str] | None = None,
+        interval_columns: Sequence[str] | None = None,
+        tick: Callable[[], None] | None = None,
+    ):
+        from synfin._core.tracker import Tracker
+
+        self.source = source
+        self.settings = settings
+        self.tick = tick
+        self.interrupted = False
+        wanted = {"flows": flow_columns, "intervals": interval_columns}
+        self.tables = [table for table, columns in wanted.items() if columns is None or columns]
+        flows, intervals = (None if columns is None else list(columns) for columns in wanted.values())
+        self.tracker = Tracker(settings, flows, intervals)
+        self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
+        self.bytes_read = 0  #: likewise
+        self._reading = False
+
+    def stop(self) -> None:
+        """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off."""
+        self.interrupted = True
+        if self._reading:
+            raise KeyboardInterrupt
+
+    def blocks(self) -> Iterator[tuple[str, Block]]:
+        """Finished rows as (table, block), in the order in which they became final. To be iterated once."""
+        from synfin._core.batch import PacketBatch
+
+        batch = PacketBatch()
+        try:
+            while not self.interrupted and self._fill(batch):
+                while not self.tracker.feed(batch):
+                    yield from self._take(force=False)
+                if self.tick:
+                    self.tick()
+            while not self.tracker.finish():
+                yield from self._take(force=False)
+            yield from self._take(force=True)
+        finally:
+            # Closing forgets what was going on in files that are still open (after an interruption).
+            self.report, self.bytes_read = self.source.report, self.source.bytes_read
+            self.source.close()
+
+    def _fill(self, batch: Any) -> bool:
+        try:
+            self._reading = True
+            more = self.source.fill(batch)
+            self._reading = False
+            return more
+        except KeyboardInterrupt:
+            self._reading = False
+            if not self.interrupted:  # not from `stop`: the caller's own
+                raise
+            return False
+
+    def _take(self, force: bool) -> Iterator[tuple[str, Block]]:
+        self.tracker.names(list(self.source.files), list(self.source.interfaces))
+        for table in ("flows", "intervals"):
+            while (block := self.tracker.take(table, force)) is not None:
+                if table in self.tables:
+                    yield table, block
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended; meaningful once `blocks` is exhausted."""
+        if self.interrupted:
+            return Outcome(False, "interrupted")
+        if not self.report.failed:
+            return Outcome(True)
+        damaged = [broken for broken in self.report.broken if broken.kind != "truncated"]
+        first = (damaged or self.report.broken)[0]
+        return Outcome(False, f"{first.kind}: {first.reason}", first.path, first.offset)
+
+
+def accounting(stats: dict[str, Any]) -> dict[str, int]:
+    """The accounting identity of a run: `packets` is the sum of everything else."""
+    skips = {name: count for name, count in stats["skips"].items() if count}
+    return {"packets": stats["packets"], "in_records": stats["packets_in_records"], **skips}

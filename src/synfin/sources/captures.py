@@ -1,0 +1,205 @@
+"""A set of capture files as one stream of packets, merged by time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from synfin._core.batch import PacketBatch
+from synfin.errors import CaptureOpenError, NotACaptureError
+from synfin.sources import merge
+from synfin.sources.looks import ACCEPTED
+from synfin.sources.paths import expand
+from synfin.sources.reader import Interfaces, Reader
+from synfin.sources.report import BrokenFile, ClockIncident, FileReport, InputReport
+from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile, read_ahead
+from synfin.sources.survey import Survey
+
+_LEAST_CHUNK_BYTES = 1 << 16
+
+
+class CaptureInput:
+    """Packets of one capture or of several, merged by time.
+
+    Parameters
+    ----------
+    paths : files, globs, folders; ``-`` is standard input.
+    strict : a truncated capture counts as a failure (see InputReport.failed).
+    chunk_bytes : the most bytes that are read at a time.
+
+    Raises
+    ------
+    CaptureOpenError : something named is not there or cannot be opened, or nothing in it is a capture.
+    NotACaptureError : the only file is no capture; the message says what it looks like.
+
+    Notes
+    -----
+    Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike], *, strict: bool = False, chunk_bytes: int = CHUNK_BYTES):
+        self.files: list[str] = []
+        self.interfaces = Interfaces()
+        self._report = InputReport(strict)
+        self._chunk_bytes = chunk_bytes
+        self._merger = merge.Merger()
+        self._open: dict[int, Reader] = {}
+        self._past_bytes = 0
+        self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
+        paths = list(paths)
+        found = expand(paths)
+        try:
+            if len(found) == 1 and [os.fspath(path) for path in paths] == found:
+                self._open_only(found[0])
+            else:
+                self._open_set(found, paths)
+        except BaseException:
+            self.close()
+            raise
+
+    def _reader(self, path: str, file_id: int) -> Reader:
+        raw = RawFile(path)
+        # Many files at a time share the memory that one has.
+        size = min(self._chunk_bytes, max(self._chunk_bytes // (len(self._open) + 1), _LEAST_CHUNK_BYTES))
+        return Reader(raw, read_ahead(raw, size), file_id)
+
+    def _open_only(self, path: str) -> None:
+        reader = self._open[0] = self._reader(path, 0)
+        self._accept(path)
+        self.bytes_total = reader.raw.size
+        has_packet = reader.first_packet(self.interfaces)
+        if looks := reader.foreign():
+            name = "standard input" if path == STDIN else path
+            raise NotACaptureError(f"{name} is not a capture: it looks like {looks}; {ACCEPTED}", path, 0)
+        self._enter(reader, has_packet)
+
+    def _open_set(self, found: list[str], paths: list) -> None:
+        survey = Survey(self._report, self.interfaces)
+        self.bytes_total = 0
+        for path in found:
+            entry = survey.look(path, len(self.files))
+            if entry is None:
+                continue
+            self._accept(path)
+            size = entry.size
+            self.bytes_total = None if size is None or self.bytes_total is None else self.bytes_total + size
+            if entry.first_ns is not None:
+                self._waiting.append((entry.first_ns, len(self.files) - 1, entry.reader))
+            if entry.reader is not None:
+                self._open[len(self.files) - 1] = entry.reader
+        if not self.files:
+            skipped = "; ".join(f"{path}: {reason}" for path, reason in self._report.skipped[:3])
+            raise CaptureOpenError(f"no capture in {', '.join(map(str, paths))} ({skipped}); {ACCEPTED}", str(paths[0]))
+        self._waiting.sort(key=lambda item: item[:2], reverse=True)
+        self._announce()
+
+    def _accept(self, path: str) -> None:
+        self.files.append(path)
+        self._report.files.append(FileReport(path))
+
+    def _announce(self) -> None:
+        # Tells the merger at which time the next file joins.
+        first_ns, file_id = self._waiting[-1][:2] if self._waiting else (None, 0)
+        self._merger.wait_for(first_ns, file_id)
+
+    def _enter(self, reader: Reader, has_packet: bool) -> None:
+        if not has_packet:
+            self._leave(reader)
+            return
+        if len(self._merger) == merge.MAX_OPEN_CAPTURES:
+            count = len(self._merger) + 1
+            raise CaptureOpenError(
+                f"{reader.raw.path}: {count} captures overlap in time, and at most {count - 1} can be read at once; "
+                "merge some of them first (mergecap)", reader.raw.path,
+            )  # fmt: skip
+        self._merger.join(reader.capture)
+
+    def _join_next(self) -> None:
+        _, file_id, reader = self._waiting.pop()
+        self._announce()
+        if reader is None:
+            try:
+                reader = self._open[file_id] = self._reader(self.files[file_id], file_id)
+            except CaptureOpenError as error:
+                self._report.broken.append(BrokenFile(self.files[file_id], None, str(error.__cause__), "unreadable"))
+                return
+        self._enter(reader, reader.first_packet(self.interfaces))
+
+    def _leave(self, reader: Reader) -> None:
+        self._note(reader)
+        if broken := reader.broken():
+            self._report.broken.append(broken)
+        del self._open[reader.capture.file_id]
+        self._past_bytes += reader.raw.bytes_read
+        reader.close()
+
+    def _note(self, reader: Reader) -> None:
+        entry = self._report.files[reader.capture.file_id]
+        entry.packets = reader.capture.packets
+        entry.clamped = reader.capture.clamped
+        entry.first_ns, entry.last_ns = reader.capture.span_ns or (None, None)
+
+    def fill(self, batch: PacketBatch) -> bool:
+        """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
+
+        Raises CaptureOpenError when too many files overlap in time.
+        """
+        merger = self._merger
+        merger.begin(batch)
+        while (status := merger.run(batch)) != merge.FULL:
+            if status == merge.INTERFACE:
+                capture = merger.first
+                capture.name_interface(self.interfaces.number(*capture.interface_name))
+            elif len(batch):
+                break  # what follows may change bytes that the batch borrows
+            elif status == merge.NEED:
+                self._open[merger.first.file_id].advance()
+            elif self._waiting and status in (merge.JOIN, merge.IDLE):
+                self._join_next()
+            elif status == merge.IDLE:
+                return False
+            else:
+                reader = self._open[merger.first.file_id]
+                merger.leave()
+                self._leave(reader)
+        return True
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read from disk so far (compressed)."""
+        return self._past_bytes + sum(reader.raw.bytes_read for reader in self._open.values())
+
+    @property
+    def report(self) -> InputReport:
+        """What happened so far; final when `fill` has returned False."""
+        for reader in self._open.values():
+            self._note(reader)
+        self._report.clock_counts = self._merger.clock_counts
+        self._report.incidents = [
+            ClockIncident(kind, self.files[file_id], packet, before_ns, after_ns)
+            for kind, file_id, packet, before_ns, after_ns in self._merger.clock_events
+        ]
+        return self._report
+
+    def close(self) -> None:
+        """Close all files. The packets of the last batch are void afterwards."""
+        for reader in self._open.values():
+            reader.close()
+        self._open.clear()
+        self._waiting.clear()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_waiting"):
+            self.close()
+
+    def __enter__(self) -> CaptureInput:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[PacketBatch]:
+        """The batches, each valid until the next one is asked for."""
+        batch = PacketBatch()
+        while self.fill(batch):
+            yield batch

@@ -1,0 +1,44 @@
+"""Small captures, and the command run in this process or in its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from dialogue import merge, write_pcap
+from small import PACKETS, dialogues
+
+from synfin.cli.main import main
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """A pcap with ROWS connections in PACKETS packets."""
+    packets = merge(*dialogues())
+    assert len(packets) == PACKETS
+    return write_pcap(tmp_path / "in.pcap", packets)
+
+
+@pytest.fixture
+def synfin(capfd):
+    """Run the command here; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as leaving:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return leaving.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def start():
+    """Start the command in a process of its own."""
+
+    def run(*arguments, **how):
+        command = [sys.executable, "-m", "synfin", *map(str, arguments)]
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        return subprocess.Popen(command, env=os.environ, **how)
+
+    return run

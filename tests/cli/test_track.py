@@ -1,0 +1,267 @@
+"""`synfin track` from a capture to rows, summary and exit code."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dialogue import Dialogue, merge, pcap_bytes, write_pcap
+from small import PACKETS, ROWS, dialogues
+
+from synfin.schema import FLOWS, INTERVALS
+
+HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
+
+
+def test_summary_alone(synfin, capture, tmp_path):
+    code, out, err = synfin("track", capture)
+    assert (code, err) == (0, "")
+    assert f"{PACKETS} packets in 1 file" in out
+    assert f"{PACKETS} = {PACKETS} in connections" in out
+    assert "add -o OUT" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert os.listdir(tmp_path) == ["in.pcap"]
+
+
+def test_json_summary(synfin, capture):
+    code, out, _ = synfin("track", capture, "--json", "--head", "2")
+    summary = json.loads(out)
+    assert code == 0
+    assert summary["complete"] is True and summary["reason"] is None
+    assert summary["packets"] == PACKETS and summary["connections"] == ROWS
+    assert summary["accounting"] == {"packets": PACKETS, "in_records": PACKETS, "holds": True}
+    counts = {name: HANDSHAKES.count(name) for name in HANDSHAKES}
+    assert {name: count for name, count in summary["handshakes"].items() if count} == counts
+    assert summary["worst_servers"]["refused"] == [{"server_ip": "10.0.0.2", "server_port": 81, "count": 1}]
+    assert summary["worst_servers"]["unanswered"][0]["server_port"] == 82
+    assert summary["syn_resends"] == 1
+    assert summary["rtt"]["server"]["count"] == 3
+    assert len(summary["head"]) == 2
+
+
+def test_head_shows_rows(synfin, capture):
+    code, out, _ = synfin("track", capture, "--head", "9")
+    assert code == 0
+    rows = [line for line in out.splitlines() if re.search(r"10\.0\.0\.1:4000\d|\[2001:db8::1\]:40004", line)]
+    assert len(rows) == ROWS
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.csv", "x.jsonl"])
+def test_file_of_each_format(synfin, capture, tmp_path, name):
+    path = tmp_path / name
+    code, out, _ = synfin("track", capture, "-o", path)
+    assert code == 0 and f"Written: {path}" in out
+    if name.endswith("parquet"):
+        table = pq.read_table(path)
+        columns, found = table.schema.names, table["handshake"].to_pylist()
+    elif name.endswith("arrow"):
+        table = pa.ipc.open_stream(path.read_bytes()).read_all()
+        columns, found = table.schema.names, table["handshake"].to_pylist()
+    elif name.endswith("csv"):
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        columns, found = list(rows[0]), [row["handshake"] for row in rows]
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        columns, found = list(rows[0]), [row["handshake"] for row in rows]
+    assert columns == [column.name for column in FLOWS]
+    assert sorted(found) == HANDSHAKES
+    assert sorted(os.listdir(tmp_path)) == ["in.pcap", name]
+
+
+def test_folder_holds_both_tables(synfin, capture, tmp_path):
+    code, _, _ = synfin("track", capture, "-o", tmp_path / "rows")
+    assert code == 0
+    assert pq.read_table(tmp_path / "rows/flows").num_rows == ROWS
+    intervals = pq.read_table(tmp_path / "rows/intervals")
+    assert intervals.schema.names == [column.name for column in INTERVALS]
+    assert sum(intervals["packets"].to_pylist()) == PACKETS
+    code, _, err = synfin("track", capture, "-o", tmp_path / "rows")
+    assert code == 2 and "--append" in err and err.count("\n") == 1
+    assert synfin("track", capture, "-o", tmp_path / "rows", "--append")[0] == 0
+    assert pq.read_table(tmp_path / "rows/flows").num_rows == 2 * ROWS
+
+
+def test_file_metadata(synfin, capture, tmp_path):
+    synfin("track", capture, "-o", tmp_path / "x.parquet")
+    about = pq.read_metadata(tmp_path / "x.parquet").metadata
+    assert about[b"complete"] == b"true" and b"reason" not in about
+    assert json.loads(about[b"accounting"]) == {"packets": PACKETS, "in_records": PACKETS}
+    assert json.loads(about[b"inputs"]) == [str(capture)]
+    assert about[b"schema_version"] == b"1" and about[b"table"] == b"flows"
+    assert about[b"command"].startswith(b"synfin ") and about[b"synfin_version"]
+
+
+def test_columns_interval_and_profile(synfin, capture, tmp_path):
+    path = tmp_path / "x.parquet"
+    assert synfin("track", capture, "-o", path, "--columns", "server_port, syn_first", "--profile", "lakehouse")[0] == 0
+    schema = pq.read_schema(path)
+    assert [(field.name, str(field.type)) for field in schema] == [
+        ("server_port", "int32"), ("syn_first", "timestamp[us, tz=UTC]"), ("syn_first_ns", "int64"),
+    ]  # fmt: skip
+    assert synfin("track", capture, "-o", path, "--table", "intervals", "--interval", "100ms")[0] == 0
+    assert set(pq.read_table(path)["interval_ns"].to_pylist()) == {100_000_000}
+
+
+def test_rows_on_standard_output(synfin, capture):
+    code, out, err = synfin("track", capture, "-o", "-", "--format", "jsonl", "--columns", "handshake")
+    assert code == 0
+    assert sorted(json.loads(line)["handshake"] for line in out.splitlines()) == HANDSHAKES
+    assert f"{PACKETS} packets" in err
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_binary_rows_through_a_pipe(start, capture, kind):
+    process = start("track", capture, "-o", "-", "--format", kind)
+    data = process.communicate(timeout=60)[0]
+    table = pq.read_table(pa.BufferReader(data)) if kind == "parquet" else pa.ipc.open_stream(data).read_all()
+    assert process.returncode == 0 and sorted(table["handshake"].to_pylist()) == HANDSHAKES
+
+
+def test_capture_from_standard_input(start):
+    process = start("track", "-", "--json", stdin=subprocess.PIPE)
+    out, _ = process.communicate(pcap_bytes(merge(*dialogues())), timeout=60)
+    assert process.returncode == 0 and json.loads(out)["packets"] == PACKETS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["IN", "--idle-timeout", "soon"], "is not a duration"),
+        (["IN", "--interval", "0"], "interval"),
+        (["IN", "--no-such-option"], "--no-such-option"),
+        (["IN", "-o", "x.csv", "--columns", "clientip"], "did you mean 'client_ip'"),
+        (["IN", "-o", "rows", "--columns", "client_ip"], "--table"),
+        (["IN", "--append"], "-o OUT"),
+        (["IN", "--server-ports", "80-20"], "port"),
+        (["IN", "--key", "tunnel"], "vlan"),
+        (["IN", "-o", "x.dat"], "names no format"),
+        (["IN", "-o", "IN", "--format", "csv"], "both input and output"),
+        (["missing.pcap"], "missing.pcap"),
+        (["."], "no files"),
+        ([], "CAPTURE"),
+    ],
+)
+def test_wrong_call_is_one_line_and_exit_2(synfin, capture, tmp_path_factory, arguments, message):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    os.chdir(folder)
+    code, out, err = synfin("track", *[capture if word == "IN" else word for word in arguments])
+    assert (code, out) == (2, "")
+    assert err.startswith("synfin: ") and err.count("\n") == 1 and message in err
+    assert os.listdir(folder) == []
+
+
+def test_not_a_capture(synfin, tmp_path):
+    path = tmp_path / "notes.pcap"
+    path.write_text("just a few words\n" * 10)
+    code, out, err = synfin("track", path, "-o", tmp_path / "x.csv")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "notes.pcap" in err and "pcapng" in err
+    assert os.listdir(tmp_path) == ["notes.pcap"]
+
+
+def test_empty_capture_gives_an_empty_table(synfin, tmp_path):
+    write_pcap(tmp_path / "e.pcap", [])
+    code, out, _ = synfin("track", tmp_path / "e.pcap", "-o", tmp_path / "x.parquet")
+    assert code == 0 and "0 packets" in out
+    assert pq.read_table(tmp_path / "x.parquet").schema.names == [column.name for column in FLOWS]
+
+
+def test_truncated_last_packet(synfin, capture, tmp_path):
+    data = capture.read_bytes()
+    (tmp_path / "cut.pcap").write_bytes(data[:-5])
+    code, out, _ = synfin("track", tmp_path / "cut.pcap", "-o", tmp_path / "x.parquet")
+    assert code == 0 and "cut.pcap" in out and f"{PACKETS - 1} packets" in out
+    assert pq.read_metadata(tmp_path / "x.parquet").metadata[b"complete"] == b"true"
+    assert synfin("track", tmp_path / "cut.pcap", "--strict")[0] == 1
+
+
+def test_corrupt_block_keeps_what_was_read(synfin, capture, tmp_path):
+    whole = capture.read_bytes()
+    offset = len(whole)
+    data = whole + struct.pack("<IIII", 1, 0, 0x7FFFFFFF, 0x7FFFFFFF) + b"\xff" * 4000
+    (tmp_path / "bad.pcap").write_bytes(data)
+    code, out, _ = synfin("track", tmp_path / "bad.pcap", "-o", tmp_path / "x.parquet")
+    assert code == 1 and "INCOMPLETE" in out
+    about = pq.read_metadata(tmp_path / "x.parquet").metadata
+    assert about[b"complete"] == b"false" and about[b"reason"]
+    assert about[b"file"].endswith(b"bad.pcap") and int(about[b"offset"]) == offset
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.num_rows == ROWS and "end_of_input" in table["end_reason"].to_pylist()
+
+
+def test_unwritable_output(synfin, capture, tmp_path):
+    code, out, err = synfin("track", capture, "-o", tmp_path / "none/x.csv")
+    assert (code, out) == (1, "") and err.count("\n") == 1 and "create the folder" in err
+    code, _, err = synfin("track", capture, "-o", "/dev/full", "--format", "csv")
+    assert code == 1 and err == "synfin: cannot write /dev/full: no space left on device; make room or choose another place\n"
+
+
+def test_reader_that_leaves_early_is_quiet(start, tmp_path):
+    packets = [packet for port in range(2000, 6000) for packet in _syn(port)]
+    write_pcap(tmp_path / "many.pcap", packets)
+    process = start("track", tmp_path / "many.pcap", "-o", "-", "--format", "jsonl")
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 1 and err == b""
+
+
+def _syn(port):
+    one = Dialogue(a_port=port)
+    one.syn(one.a)
+    return one.packets
+
+
+def test_ctrl_c_writes_what_was_read(start, tmp_path):
+    path = tmp_path / "x.parquet"
+    process = start("track", "-", "-o", path, stdin=subprocess.PIPE)
+    process.stdin.write(pcap_bytes(merge(*dialogues())))
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".x.parquet*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    out = process.stdout.read().decode()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+    assert "INCOMPLETE: interrupted" in out
+    about = pq.read_metadata(path).metadata
+    assert about[b"complete"] == b"false" and about[b"reason"] == b"interrupted"
+    assert os.listdir(tmp_path) == ["x.parquet"]
+
+
+def test_progress_only_on_a_terminal(start, tmp_path):
+    head, records = pcap_bytes([]), pcap_bytes(merge(*dialogues()))[24:]
+    ours, theirs = pty.openpty()
+    process = start("track", "-", stdin=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    process.stdin.write(head)
+    for _ in range(20):
+        process.stdin.write(records * 200)
+        process.stdin.flush()
+        time.sleep(0.05)
+    process.stdin.close()
+    shown = b""
+    while select.select([ours], [], [], 30)[0]:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:
+            break
+    os.close(ours)
+    process.stdout.close()
+    assert process.wait(30) == 0
+    text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
+    assert re.search(r"[\d,]+ packets, [\d,]+/s, [\d,]+ live", text), text

@@ -1,0 +1,240 @@
+"""The kernel's own word on states, resends and resets, against the rows of a capture of the same connections."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Hosts, any_data, exchange, local_port, receive, reset_on_close
+from netns import Ends
+from wire import Rule, Segment, write_pcap
+
+import synfin
+
+_SOL_TCP, _TCP_SYNCNT, _TCP_LINGER2, _TCP_MAXSEG = 6, 7, 8, 2
+#: Where only a listener or nothing is left, the kernel shows no connection, and RFC 9293 allows either name.
+_NONE = ("CLOSED", "LISTEN")
+
+
+def track(hosts: Hosts, folder: Path) -> dict[Ends, dict[str, Any]]:
+    """Rows of what the wire recorded, by ports as the client sees them, after checking the account."""
+    hosts.wire.close()
+    path = folder / "wire.pcap"
+    write_pcap(path, hosts.wire.packets)
+    stream = synfin.scan(path)
+    rows = stream.to_pylist()
+    stats = stream.stats
+    in_records = sum(row["client_packets"] + row["server_packets"] for row in rows)
+    assert len(hosts.wire.packets) == stats["packets"] == in_records + sum(stats["skips"].values())
+    by_ports = {Ends(row["client_port"], row["server_port"]): row for row in rows}
+    assert len(by_ports) == len(rows)
+    return by_ports
+
+
+def compare_states(rows: dict[Ends, dict[str, Any]], kernel: dict[str, dict[Ends, str]]) -> list[str]:
+    """Ends whose state in the rows is not the kernel's."""
+    found = []
+    for ports, row in rows.items():
+        for side, key in (("client", ports), ("server", Ends(ports.peer, ports.local))):
+            says = kernel[side].get(key)
+            seen = row[f"{side}_state"]
+            if seen != says if says else seen not in _NONE:
+                found.append(f"{ports} {side}: {seen}, kernel {says or 'none'}")
+    known = {side: set(states) for side, states in kernel.items()}
+    known["server"] = {Ends(end.peer, end.local) for end in known["server"]}
+    return found + [f"no row for {end}" for end in (known["client"] | known["server"]) - rows.keys()]
+
+
+class Fates:
+    """Ways of ending a connection; each leaves both kernels in known states."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+
+    def idle(self, client: socket.socket, server: socket.socket) -> None:
+        pass
+
+    def client_first(self, client: socket.socket, server: socket.socket) -> None:
+        client.close()
+        receive(server, 1)
+        server.close()
+
+    def server_first(self, client: socket.socket, server: socket.socket) -> None:
+        server.close()
+        receive(client, 1)
+        client.close()
+
+    def client_only(self, client: socket.socket, server: socket.socket) -> None:
+        client.close()
+
+    def server_half(self, client: socket.socket, server: socket.socket) -> None:
+        server.shutdown(socket.SHUT_WR)
+        client.sendall(b"more")
+
+    def both(self, client: socket.socket, server: socket.socket) -> None:
+        client.close()
+        server.close()
+
+    def client_abort(self, client: socket.socket, server: socket.socket) -> None:
+        reset_on_close(client)
+        client.close()
+
+    def server_abort(self, client: socket.socket, server: socket.socket) -> None:
+        reset_on_close(server)
+        server.close()
+
+    def data_to_closed(self, client: socket.socket, server: socket.socket) -> None:
+        client.close()
+        receive(server, 1)
+        server.sendall(b"too late")
+
+    def unread(self, client: socket.socket, server: socket.socket) -> None:
+        client.sendall(b"nobody reads this")
+        time.sleep(0.02)
+        server.close()
+
+
+@pytest.mark.parametrize("tap", ["client", "server"])
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_states_and_resets(tmp_path: Path, ipv6: bool, tap: str) -> None:
+    """Three connections of each fate, SYN-SENT and SYN-RECEIVED among them: both ends' states are those of ``ss``."""
+    with Hosts(ipv6=ipv6, tap=tap, delay=0.002) as hosts:
+        hosts.wire.rules.append(Rule("server", lambda s: s.is_synack and s.source_port == 81, drop=True))
+        listener = hosts.listen(80)
+        hosts.listen(81)
+        fates = [getattr(Fates(hosts), name) for name in vars(Fates) if not name.startswith("_")]
+        for fate in fates * 3:
+            client = hosts.socket("client")
+            client.connect((hosts.server_ip, 80))
+            server = hosts.accept(listener)
+            exchange(client, server)
+            fate(client, server)
+        for _ in range(3):
+            hosts.begin_connect(82)  # nobody listens: refused
+            if tap == "server":
+                hosts.begin_connect(81)  # the client never hears the SYN-ACK: SYN-SENT and SYN-RECEIVED
+        hosts.wire.settle(0.2)
+        kernel, counters = hosts.states(), {"client": hosts.client.counters(), "server": hosts.server.counters()}
+        rows = track(hosts, tmp_path)
+    assert len(rows) == 3 * len(fates) + (6 if tap == "server" else 3)
+    assert compare_states(rows, kernel) == []
+    for side in ("client", "server"):
+        assert sum(row[f"{side}_rst_count"] for row in rows.values()) == counters[side]["TcpOutRsts"]
+    handshakes = [row["handshake"] for row in rows.values()]
+    assert handshakes.count("refused") == counters["client"]["TcpAttemptFails"] == 3
+    assert len(rows) == counters["client"]["TcpActiveOpens"]
+    assert handshakes.count("complete") == counters["server"]["TcpPassiveOpens"]
+    # RFC 4022: from ESTABLISHED or CLOSE-WAIT directly to CLOSED, that is, resets without a FIN of this end before.
+    resets = sum(row["close"] == "rst" for row in rows.values())
+    assert counters["client"]["TcpEstabResets"] == resets
+
+
+def _resent(row: dict[str, Any], side: str) -> int:
+    opening = row["syn_count"] if side == "client" else row["synack_count"]
+    return row[f"{side}_retransmitted_segments"] + max(0, opening - 1) + max(0, row[f"{side}_fin_count"] - 1)
+
+
+@pytest.mark.parametrize("tap", ["client", "server"])
+def test_resends_under_loss(tmp_path: Path, tap: str) -> None:
+    """Eight uploads and downloads, about one data segment in thirty lost: the host beside the tap resent what the rows
+    say, and every byte is accounted for.
+    """
+    size = 52_400
+    chance = random.Random(7)
+
+    def unlucky(segment: Segment) -> bool:
+        return any_data(segment) and chance.random() < 1 / 30
+
+    with Hosts(
+        tap=tap, delay=0.002, rules=(Rule("client", unlucky, drop=True), Rule("server", unlucky, drop=True))
+    ) as hosts:
+        listener = hosts.listen(80)
+        for number in range(8):
+            client = hosts.socket("client")
+            client.setsockopt(_SOL_TCP, _TCP_MAXSEG, 536)
+            client.connect((hosts.server_ip, 80))
+            server = hosts.accept(listener)
+            sender, receiver = (client, server) if number % 2 else (server, client)
+            sender.sendall(b"d" * size)
+            assert len(receive(receiver, size)) == size
+            sender.close()
+            receiver.close()
+        hosts.wire.settle(0.5)
+        kernel = hosts.states()
+        counted = getattr(hosts, tap).counters()["TcpRetransSegs"]
+        lost = [segment for segment in hosts.wire.dropped if segment.sender == tap]
+        rows = track(hosts, tmp_path)
+    assert len(lost) > 5
+    assert counted >= len(lost)
+    assert sum(_resent(row, tap) for row in rows.values()) == counted
+    assert sum(row[f"{tap}_unique_bytes"] for row in rows.values()) == 4 * size
+    assert [row for row in rows.values() if row["client_missing_bytes"] or row["server_missing_bytes"]] == []
+    assert compare_states(rows, kernel) == []
+
+
+#: An address that leads to the server's host and is not its own: it drops what comes, without an answer.
+_SILENT_IP = "10.20.0.81"
+
+
+def _connect(hosts: Hosts, address: str, port: int) -> tuple[socket.socket, Ends]:
+    client = hosts.socket("client")
+    client.setsockopt(_SOL_TCP, _TCP_SYNCNT, 1)
+    client.setblocking(False)
+    client.connect_ex((address, port))
+    return client, Ends(local_port(client), port)
+
+
+def _give_up_connecting(hosts: Hosts) -> Ends:
+    return _connect(hosts, _SILENT_IP, 90)[1]
+
+
+def _close_while_connecting(hosts: Hosts) -> Ends:
+    client, ends = _connect(hosts, _SILENT_IP, 90)
+    client.close()
+    return ends
+
+
+def _forget_half_open(hosts: Hosts) -> Ends:
+    hosts.listen(91)
+    _, ends = _connect(hosts, hosts.server_ip, 91)
+    hosts.wait_state("server", "SYN-RECEIVED")
+    return ends
+
+
+def _leave_fin_wait_2(hosts: Hosts) -> Ends:
+    client, server = hosts.open(92)
+    exchange(client, server)
+    client.setsockopt(_SOL_TCP, _TCP_LINGER2, 1)
+    ends = Ends(local_port(client), 92)
+    client.close()
+    hosts.wait_state("client", "FIN-WAIT-2")
+    return ends
+
+
+#: States that a kernel leaves without sending a segment: no tap can see that, and the row keeps the state. Beside
+#: these, TIME-WAIT ends after 60 s, which the row's own deadline follows.
+SILENT = {
+    "connect() gives up after its last SYN": (_give_up_connecting, "client", "SYN-SENT"),
+    "close() before anything answered the SYN": (_close_while_connecting, "client", "SYN-SENT"),
+    "the listener drops an attempt after its last SYN-ACK": (_forget_half_open, "server", "SYN-RECEIVED"),
+    "an orphan's wait for the peer's FIN ends (tcp_fin_timeout)": (_leave_fin_wait_2, "client", "FIN-WAIT-2"),
+}
+
+
+def test_states_left_without_a_segment(tmp_path: Path) -> None:
+    with Hosts(tap="server", delay=0.002) as hosts:
+        hosts.client.ip(f"neighbor replace {_SILENT_IP} dev eth0 lladdr {hosts.mac('server')}")
+        hosts.server.sysctl("ipv4/tcp_synack_retries", 0)
+        hosts.wire.rules.append(Rule("server", lambda s: s.source_port == 91, drop=True))
+        ends = {name: make(hosts) for name, (make, _, _) in SILENT.items()}
+        deadline = time.monotonic() + 10
+        while any(state != "CLOSE-WAIT" for states in hosts.states().values() for state in states.values()):
+            assert time.monotonic() < deadline, hosts.states()
+            time.sleep(0.1)
+        rows = track(hosts, tmp_path)
+    for name, (_, side, state) in SILENT.items():
+        assert rows[ends[name]][f"{side}_state"] == state, name

@@ -1,0 +1,149 @@
+"""Every format gives back what was written."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fakes import FakeBlock, sample
+
+from synfin.output.arrow import Layout
+from synfin.output.formats import FORMATS, ROW_GROUP_ROWS
+from synfin.schema import TABLES
+
+METADATA = {"complete": "false", "reason": "interrupted"}
+
+
+def write(kind, layout, blocks):
+    sink = pa.BufferOutputStream()
+    writer = FORMATS[kind](sink, layout)
+    for block in blocks:
+        writer.write(layout.batch(block))
+    writer.close(METADATA)
+    return sink.getvalue().to_pybytes()
+
+
+def iso(ns, digits=9):
+    text = datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{ns % 10**9:09}"[: 20 + digits] + "Z"
+
+
+@pytest.fixture(params=["flows", "intervals"])
+def table(request):
+    return request.param
+
+
+def plain(array):
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return (array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array).to_pylist()
+
+
+@pytest.mark.parametrize("profile", ["native", "lakehouse"])
+def test_parquet_round_trip(table, profile):
+    layout = Layout.choose(table, profile=profile)
+    data = write("parquet", layout, [FakeBlock(table, sample(table, 7)), FakeBlock(table, sample(table, 2))])
+    back = pq.read_table(pa.BufferReader(data))
+    assert [(f.name, f.type) for f in back.schema] == [(f.name, f.type) for f in layout.schema]
+    whole = sample(table, 7)
+    second = sample(table, 2)
+    for column in TABLES[table]:
+        name = f"{column.name}_ns" if profile == "lakehouse" and column.kind == "instant" else column.name
+        assert plain(back[name]) == whole[column.name] + second[column.name]
+
+
+def test_parquet_metadata_and_layout():
+    layout = Layout.choose("flows")
+    blocks = [FakeBlock("flows", {**sample("flows", 1000), "client_ip": [f"{k}.{n}" for n in range(1000)]}) for k in range(300)]
+    file = pq.ParquetFile(pa.BufferReader(write("parquet", layout, blocks)))
+    about = file.metadata
+    assert {key: about.metadata[key.encode()].decode() for key in METADATA} == METADATA
+    assert about.metadata[b"schema_version"] == b"1"
+    groups = [about.row_group(k) for k in range(about.num_row_groups)]
+    assert [group.num_rows for group in groups] == [122_000, 122_000, 56_000]
+    assert max(group.num_rows for group in groups) <= ROW_GROUP_ROWS
+    columns = {groups[0].column(k).path_in_schema: groups[0].column(k) for k in range(len(layout.schema))}
+    assert columns["handshake"].compression == "ZSTD"
+    assert "RLE_DICTIONARY" in columns["handshake"].encodings
+    assert "RLE_DICTIONARY" not in columns["flow_id"].encodings
+    assert columns["flow_id"].has_column_index and columns["flow_id"].has_offset_index
+
+
+def test_arrow_stream_round_trip(table):
+    layout = Layout.choose(table)
+    data = write("arrow", layout, [FakeBlock(table, sample(table, 4)), FakeBlock(table, sample(table, 2))])
+    reader = pa.ipc.open_stream(data)
+    last = None
+    rows = []
+    while True:
+        try:
+            batch, last = reader.read_next_batch_with_custom_metadata()
+        except StopIteration:
+            break
+        rows.append(batch)
+    back = pa.Table.from_batches(rows)
+    assert back.schema == layout.schema
+    assert plain(back["flow_id"] if table == "flows" else back["syns"]) == [
+        *sample(table, 4)["flow_id" if table == "flows" else "syns"],
+        *sample(table, 2)["flow_id" if table == "flows" else "syns"],
+    ]
+    assert dict(last) == {key.encode(): value.encode() for key, value in METADATA.items()}
+
+
+def expected_text(table, columns, profile="native"):
+    """What CSV and JSON Lines should hold, by column, made without Arrow."""
+    out = {}
+    for column in TABLES[table]:
+        values = columns[column.name]
+        if column.kind == "instant":
+            digits = 9 if profile == "native" else 6
+            out[column.name] = [None if v is None else iso(v, digits) for v in values]
+            if profile == "lakehouse":
+                out[f"{column.name}_ns"] = values
+        else:
+            out[column.name] = values
+    return out
+
+
+@pytest.mark.parametrize("profile", ["native", "lakehouse"])
+def test_json_lines(table, profile):
+    columns = sample(table, 6)
+    data = write("jsonl", Layout.choose(table, profile=profile), [FakeBlock(table, columns)])
+    rows = [json.loads(line) for line in data.decode().splitlines()]
+    expected = expected_text(table, columns, profile)
+    assert {name: [row[name] for row in rows] for name in rows[0]} == expected
+    assert list(rows[0]) == list(expected)
+
+
+def test_json_lines_escapes_text():
+    odd = 'a"b\\c\n\u2028\u00e9'
+    data = write("jsonl", Layout.choose("flows", ["first_file"]), [FakeBlock("flows", {"first_file": [odd, None]})])
+    lines = data.decode().split("\n")
+    assert [json.loads(line)["first_file"] for line in lines[:2]] == [odd, None]
+    assert lines[2:] == [""]
+
+
+def test_csv(table):
+    columns = sample(table, 6)
+    data = write("csv", Layout.choose(table), [FakeBlock(table, columns), FakeBlock(table, columns)])
+    rows = list(csv.DictReader(io.StringIO(data.decode())))
+    assert len(rows) == 12
+    for name, expected in expected_text(table, columns).items():
+        text = ["" if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in expected]
+        assert [row[name] for row in rows] == text * 2
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_rows_still_give_the_schema(kind):
+    data = write(kind, Layout.choose("flows"), [])
+    names = [column.name for column in TABLES["flows"]]
+    if kind == "parquet":
+        assert pq.read_table(pa.BufferReader(data)).schema.names == names
+    elif kind == "arrow":
+        assert pa.ipc.open_stream(data).read_all().schema.names == names
+    elif kind == "csv":
+        assert next(csv.reader(io.StringIO(data.decode()))) == names
+    else:
+        assert data == b""
