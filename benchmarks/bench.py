@@ -26,18 +26,15 @@ EMPTY_PCAP = struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 
 
 class Case(NamedTuple):
-    """A capture to measure on: `packets` at --scale 1, `connections` open at once, `span` seconds of capture time."""
+    """A capture to measure on: `connections` open at once, `span` seconds of capture time."""
 
     name: str
     packets: int
     connections: int
     span: int
-    snaplen: int
+    snaplen: int = 96
     ipv6_share: float = 0.1
     payload: str = "full"
-
-    def path(self, folder: Path, scale: float) -> Path:
-        return folder / f"{self.name}-{scale:g}.pcap"
 
 
 class Usage(NamedTuple):
@@ -64,28 +61,46 @@ class Speed(NamedTuple):
 class Memory(NamedTuple):
     """A line of the table of memory: bytes for each live connection, from outside and as the tracker says it."""
 
-    family: str
+    capture: str
     connections: int
     bytes_each: float
-    tracker: str
+    tracker_each: float
+    account: str
 
 
 Row = dict[str, str | int]
 
-SPEED = [
-    Case(f"{connections // 1000}k-{cut}-{span}s", packets, connections, span, snaplen)
-    for cut, packets, snaplen in (("snapped", 4_000_000, 96), ("full", 2_000_000, 262144))
-    for connections in (20_000, 500_000)
-    for span in (1, 240)
-]
-#: Connections with a complete handshake, data both ways and no loss; the small ones are what is taken off.
-MEMORY = {
-    family: (
-        Case(f"memory-{family}", 9_000_000, 1_000_000, 20, 96, share, "small"),
-        Case(f"memory-{family}-few", 100_000, 1_000, 20, 96, share, "small"),
-    )
-    for family, share in (("ipv4", 0.0), ("ipv6", 1.0))
-}
+
+def speed_cases(scale: float) -> list[Case]:
+    """Few and many connections, snapped and whole packets, a burst and the same load over minutes."""
+    sizes = (
+        (20, "snapped", 4),
+        (500, "snapped", 10),
+        (20, "full", 2),
+        (500, "full", 3),
+    )  # thousands, millions of packets
+    return [
+        Case(
+            f"{int(thousands * scale)}k-{cut}-{span}s",
+            int(millions * 1_000_000 * scale),
+            int(thousands * 1000 * scale),
+            span,
+            96 if cut == "snapped" else 262144,
+        )
+        for thousands, cut, millions in sizes
+        for span in (1, 240)
+    ]
+
+
+def memory_cases(scale: float) -> list[tuple[Case, Case]]:
+    """Connections with a complete handshake, data both ways and no loss: many, and the few that are taken off."""
+    return [
+        (
+            Case(f"memory-{family}", int(9_000_000 * scale), int(1_000_000 * scale), 20, 96, share, "small"),
+            Case(f"memory-{family}-few", 100_000, 1_000, 20, 96, share, "small"),
+        )
+        for family, share in (("ipv4", 0.0), ("ipv6", 1.0))
+    ]
 
 
 def measure(command: list[str | Path]) -> Usage:
@@ -103,14 +118,14 @@ def measure(command: list[str | Path]) -> Usage:
     return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
 
 
-def generate(case: Case, folder: Path, scale: float) -> Path:
+def generate(case: Case, folder: Path) -> Path:
     """The case's capture, made unless this generator has made it before."""
-    path = case.path(folder, scale)
+    path = folder / f"{case.name}-{case.packets}.pcap"
     if path.exists() and path.stat().st_mtime > (HERE / "build/traffic").stat().st_mtime:
         return path
     parts = {
-        "--packets": int(case.packets * scale), "--connections-open": int(case.connections * scale) or 1,
-        "--span": case.span, "--snaplen": case.snaplen, "--ipv6-share": case.ipv6_share, "--payload": case.payload,
+        "--packets": case.packets, "--connections-open": case.connections, "--span": case.span,
+        "--snaplen": case.snaplen, "--ipv6-share": case.ipv6_share, "--payload": case.payload,
         "--mix": "longlived", "-o": path.with_suffix(".part"),
     }  # fmt: skip
     measure([HERE / "build/traffic", *(part for pair in parts.items() for part in pair)])
@@ -128,21 +143,20 @@ def commands(path: Path, folder: Path) -> dict[str, list[str | Path]]:
     }
 
 
-def bench_speed(folder: Path, runs: int, scale: float, raw: list[Row]) -> list[Speed]:
+def bench_speed(cases: list[Case], folder: Path, runs: int, raw: list[Row]) -> list[Speed]:
     """One row for each capture and command: medians over `runs`, start-up taken off."""
     empty = folder / "empty.pcap"
     empty.write_bytes(EMPTY_PCAP)
     start = {name: repeat("empty", name, command, runs, raw) for name, command in commands(empty, folder).items()}
     start["floor"] = (0.0, 0.0)
     rows = []
-    for case in SPEED:
-        path = generate(case, folder, scale)
-        packets = int(case.packets * scale)
+    for case in cases:
+        path = generate(case, folder)
         floor_cpu = None
         for name, command in reversed(commands(path, folder).items()):
             wall, cpu = (a - b for a, b in zip(repeat(case.name, name, command, runs, raw), start[name], strict=True))
-            floor_cpu = floor_cpu or cpu
-            rows.append(Speed(case.name, name, packets, cpu, wall, packets / cpu / 1e6, cpu / floor_cpu))
+            floor_cpu = floor_cpu or cpu  # the first of the three
+            rows.append(Speed(case.name, name, case.packets, cpu, wall, case.packets / cpu / 1e6, cpu / floor_cpu))
             print(speed_line(rows[-1]), flush=True)
     return rows
 
@@ -164,19 +178,19 @@ print(json.dumps(scan.stats.get("memory")))
 """
 
 
-def bench_memory(folder: Path, scale: float, raw: list[Row]) -> list[Memory]:
+def bench_memory(cases: list[tuple[Case, Case]], folder: Path, raw: list[Row]) -> list[Memory]:
     """Bytes for each live connection: peak memory with many of them less that with few, and what the tracker says."""
     rows = []
-    for family, (many, few) in MEMORY.items():
-        peaks = {}
+    for many, few in cases:
+        peaks = []
         for case in (many, few):
-            path = generate(case, folder, scale)
-            usage = measure([sys.executable, "-m", "synfin", "track", path])
-            peaks[case] = usage.peak_bytes
+            usage = measure([sys.executable, "-m", "synfin", "track", generate(case, folder)])
+            peaks.append(usage.peak_bytes)
             raw.append(raw_row(case.name, "track", 1, usage))
-        more = int(many.connections * scale) - int(few.connections * scale)
-        stats = json.loads(measure([sys.executable, "-c", _STATS, many.path(folder, scale)]).output)
-        rows.append(Memory(family, int(many.connections * scale), (peaks[many] - peaks[few]) / more, str(stats)))
+        each = (peaks[0] - peaks[1]) / (many.connections - few.connections)
+        parts = json.loads(measure([sys.executable, "-c", _STATS, generate(many, folder)]).output)
+        account = ", ".join(f"{name} {size / many.connections:.0f}" for name, size in parts.items())
+        rows.append(Memory(many.name, many.connections, each, sum(parts.values()) / many.connections, account))
         print(memory_line(rows[-1]), flush=True)
     return rows
 
@@ -196,7 +210,10 @@ def speed_line(row: Speed) -> str:
 
 
 def memory_line(row: Memory) -> str:
-    return f"| {row.family:<6} | {row.connections:>11,} | {row.bytes_each:>10.0f} | {row.tracker} |"
+    return (
+        f"| {row.capture:<17} | {row.connections:>11,} | {row.bytes_each:>10.0f} | {row.tracker_each:>11.0f} "
+        f"| {row.account} |"
+    )
 
 
 SPEED_HEAD = (
@@ -204,7 +221,8 @@ SPEED_HEAD = (
     f"| {'-' * 17} | {'-' * 16} | {'-' * 9}: | {'-' * 6}: | {'-' * 6}: | {'-' * 5}: | {'-' * 4}: |"
 )
 MEMORY_HEAD = (
-    "| family | connections | bytes each | the tracker's own account |\n| ------ | ----------: | ---------: | --- |"
+    f"| {'capture':<17} | connections | bytes each | its account | of which |\n"
+    f"| {'-' * 17} | ----------: | ---------: | ----------: | --- |"
 )
 
 
@@ -244,20 +262,20 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of all packets and connections (1)")
     parser.add_argument("--runs", type=int, default=3, help="measurements of each command; the median counts (3)")
     parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the captures are kept")
-    parser.add_argument("--only", choices=["speed", "memory"], help="one half of it")
+    parser.add_argument("--only", metavar="TEXT", default="", help="captures whose name holds this")
     parser.add_argument("--record", metavar="MACHINE", help="keep the run in benchmarks/runs/<date>-MACHINE")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     raw: list[Row] = []
     summary = ""
-    if arguments.only != "memory":
+    if speed := [case for case in speed_cases(arguments.scale) if arguments.only in case.name]:
         print(SPEED_HEAD)
-        rows = bench_speed(arguments.folder, arguments.runs, arguments.scale, raw)
+        rows = bench_speed(speed, arguments.folder, arguments.runs, raw)
         summary += "\n".join([SPEED_HEAD, *map(speed_line, rows), ""])
-    if arguments.only != "speed":
+    if memory := [pair for pair in memory_cases(arguments.scale) if arguments.only in pair[0].name]:
         print(MEMORY_HEAD)
-        rows = bench_memory(arguments.folder, arguments.scale, raw)
-        summary += "\n".join(["", MEMORY_HEAD, *map(memory_line, rows), ""])
+        sizes = bench_memory(memory, arguments.folder, raw)
+        summary += "\n".join(["", MEMORY_HEAD, *map(memory_line, sizes), ""])
     if arguments.record:
         record(HERE / "runs" / f"{datetime.date.today()}-{arguments.record}", summary, raw, arguments)
 

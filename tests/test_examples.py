@@ -7,6 +7,7 @@ import errno
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ import synfin
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TRUTHS: list[dict[str, Any]] = [json.loads(line) for line in (EXAMPLES / "expect.jsonl").read_text().splitlines()]
 ENDS = ("client_ip", "client_port", "server_ip", "server_port")
+
+
+def track_slowly(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The same from the slow tracker."""
+    reference = pytest.importorskip("synfin.reference", reason="the slow tracker needs dpkt")
+    result = reference.track(reference.read([path]))
+    rows = sorted(result.flows, key=lambda row: row["first_seen"])
+    in_records = sum(row["client_packets"] + row["server_packets"] for row in rows)
+    return rows, {"packets": result.packets, "packets_in_records": in_records, "skips": result.skips}
 
 
 def track(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -85,9 +95,10 @@ def test_every_capture_has_a_truth_and_a_line_in_the_readme() -> None:
     assert [name for name in captures if f"| {name} |" not in readme] == []
 
 
+@pytest.mark.parametrize("tracker", [track, track_slowly], ids=["core", "reference"])
 @pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth["capture"])
-def test_rows(truth: dict[str, Any]) -> None:
-    rows, stats = track(EXAMPLES / truth["capture"])
+def test_rows(truth: dict[str, Any], tracker: Callable[[Path], tuple[list[dict[str, Any]], dict[str, Any]]]) -> None:
+    rows, stats = tracker(EXAMPLES / truth["capture"])
     assert compare(rows, expected_rows(truth, in_set=False)) == []
     check_account(rows, stats, truth["packets"])
 

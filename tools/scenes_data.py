@@ -42,7 +42,7 @@ def resends(hosts: Hosts) -> list[Row]:
 
 
 @SCENES.add(
-    "resends-behind-loss", "The same, recorded next to the receiver: the lost segments never passed the tap.",
+    "resends-behind-loss", "Two of twenty segments of an upload are lost; recorded next to the receiver, whose tap they never passed.",
     "The resends fill gaps: they are out of order, not seen twice.", tap="server",
 )  # fmt: skip
 def resends_behind_loss(hosts: Hosts) -> list[Row]:

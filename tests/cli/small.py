@@ -1,10 +1,10 @@
 """A small capture with one connection of most kinds."""
 
-from dialogue import SECOND, Dialogue
+from dialogue import SECOND, START, Dialogue
 
 
 def dialogues():
-    """A connection closed in four segments, one refused, one unanswered, one half-open, one over IPv6."""
+    """A connection closed in four segments, one refused, one unanswered, one half-open, and later one over IPv6."""
     good = Dialogue().handshake()
     good.data(good.a, 100)
     good.data(good.b, 1000)
@@ -19,7 +19,7 @@ def dialogues():
     half = Dialogue(a_port=40003, b_port=83)
     half.syn(half.a)
     half.synack(half.b)
-    six = Dialogue(a_ip="2001:db8::1", b_ip="2001:db8::2", a_port=40004).handshake()
+    six = Dialogue(a_ip="2001:db8::1", b_ip="2001:db8::2", a_port=40004, start=START + 200 * SECOND).handshake()
     return [good, refused, silent, half, six]
 
 

@@ -87,6 +87,18 @@ class Fates:
         reset_on_close(server)
         server.close()
 
+    def client_abort_late(self, client: socket.socket, server: socket.socket) -> None:
+        server.close()
+        receive(client, 1)
+        reset_on_close(client)
+        client.close()
+
+    def server_abort_late(self, client: socket.socket, server: socket.socket) -> None:
+        client.close()
+        receive(server, 1)
+        reset_on_close(server)
+        server.close()
+
     def data_to_closed(self, client: socket.socket, server: socket.socket) -> None:
         client.close()
         receive(server, 1)
@@ -94,7 +106,7 @@ class Fates:
 
     def unread(self, client: socket.socket, server: socket.socket) -> None:
         client.sendall(b"nobody reads this")
-        time.sleep(0.02)
+        server.recv(1, socket.MSG_PEEK)
         server.close()
 
 
@@ -128,9 +140,12 @@ def test_states_and_resets(tmp_path: Path, ipv6: bool, tap: str) -> None:
     assert handshakes.count("refused") == counters["client"]["TcpAttemptFails"] == 3
     assert len(rows) == counters["client"]["TcpActiveOpens"]
     assert handshakes.count("complete") == counters["server"]["TcpPassiveOpens"]
-    # RFC 4022: from ESTABLISHED or CLOSE-WAIT directly to CLOSED, that is, resets without a FIN of this end before.
-    resets = sum(row["close"] == "rst" for row in rows.values())
-    assert counters["client"]["TcpEstabResets"] == resets
+    # RFC 4022: from ESTABLISHED or CLOSE-WAIT directly to CLOSED, that is, a reset without a FIN of this end before.
+    for side in ("client", "server"):
+        reset = [
+            row for row in rows.values() if row["close"] in ("rst", "rst_after_fin") and not row[f"{side}_fin_count"]
+        ]
+        assert len(reset) == counters[side]["TcpEstabResets"]
 
 
 def _resent(row: dict[str, Any], side: str) -> int:

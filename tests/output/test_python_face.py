@@ -143,7 +143,7 @@ scan = synfin.scan(sys.argv[1])
 DUCKDB = """
 import duckdb
 query = "select count(*), count(distinct client_port), min(epoch_ns(syn_first)), any_value(handshake) from scan"
-print(*duckdb.sql(query).fetchone())
+print(*duckdb.sql(query).fetchall()[0])
 """
 POLARS = """
 import polars as pl

@@ -71,8 +71,9 @@ def interface(order: str = "<", link_type: int = 1, snaplen: int = 0, opts: Iter
     return block(1, struct.pack(order + "HHI", link_type, 0, snaplen) + options(opts, order), order)
 
 
-def enhanced(stamp: int, data: bytes, number: int = 0, order: str = "<", wire: int | None = None, opts=()) -> bytes:
-    head = struct.pack(order + "IIIII", number, stamp >> 32, stamp & 0xFFFFFFFF, len(data), len(data) if wire is None else wire)
+def enhanced(stamp: int, data: bytes, number: int = 0, *, order: str = "<", wire: int | None = None, opts=()) -> bytes:
+    lengths = (len(data), len(data) if wire is None else wire)
+    head = struct.pack(order + "IIIII", number, stamp >> 32, stamp & 0xFFFFFFFF, *lengths)
     return block(6, head + data + bytes(-len(data) % 4) + options(opts, order), order)
 
 

@@ -94,7 +94,9 @@ def test_a_step_moves_only_the_source_that_delivered_it(tmp_path):
 
 def test_packets_without_timestamp_take_the_clock(tmp_path):
     content = section() + interface()
-    content += simple(b"none") + enhanced(T0 // 1000, b"a") + simple(b"b") + enhanced(T0 // 1000 + 7, b"c") + simple(b"d")
+    content += (
+        simple(b"none") + enhanced(T0 // 1000, b"a") + simple(b"b") + enhanced(T0 // 1000 + 7, b"c") + simple(b"d")
+    )
     path = tmp_path / "x.pcapng"
     path.write_bytes(content)
     rows, source = read(path)

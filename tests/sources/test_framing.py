@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import dpkt
 import pytest
@@ -111,7 +114,11 @@ def test_pcapng_sections_interfaces_and_packet_blocks(store, chunk):
         content += block(5, b"statistics..", order) + block(0x80000001, b"", order)
         content += enhanced(T0 + 5, b"first", order=order, opts=[(1, b"a comment")])
         content += old_packet(16 * 17 + 4, b"second", 1, order)
-        content += simple(b"third", order, wire=99) + interface(order, 113) + enhanced(T0 // 1000 + 9, b"fourth", 2, order)
+        content += (
+            simple(b"third", order, wire=99)
+            + interface(order, 113)
+            + enhanced(T0 // 1000 + 9, b"fourth", 2, order=order)
+        )
     rows, source = read(store(content), chunk_bytes=chunk)
     half = len(rows) // 2
     assert [(r.data, r.link_type, source.interfaces[r.interface_id]) for r in rows[:half]] == [
@@ -146,7 +153,9 @@ def test_pcapng_time_of_any_resolution_and_offset(tmp_path_factory, stamp, resol
     rows, source = read(path)
     true_ns = time_of(stamp, resolution, offset)
     assert rows[0].time_ns == true_ns
-    outside = stamp * SECOND // (2 ** (resolution & 127) if resolution & 128 else 10**resolution) + offset * SECOND != true_ns
+    outside = (
+        stamp * SECOND // (2 ** (resolution & 127) if resolution & 128 else 10**resolution) + offset * SECOND != true_ns
+    )
     assert source.report.files[0].clamped == outside
 
 
@@ -156,7 +165,9 @@ def test_pcapng_snaplen_cuts_simple_packets(store):
 
 
 def test_pcapng_interface_names_are_numbered_once(store, tmp_path):
-    content = b"".join(section() + interface(opts=[(2, name)]) + enhanced(1, b"") for name in (b"a", b"b\0", b"a", b"\xff"))
+    content = b"".join(
+        section() + interface(opts=[(2, name)]) + enhanced(1, b"") for name in (b"a", b"b\0", b"a", b"\xff")
+    )
     rows, source = read(store(content))
     assert [source.interfaces[row.interface_id] for row in rows] == ["a", "b", "a", "\ufffd"]
     assert source.interfaces == ["a", "b", "\ufffd"]
@@ -170,10 +181,29 @@ def test_pcapng_lengths_without_padding(store):
     assert [row.data for row in rows] == [b"abcde", b"next"] and not source.report.broken
 
 
-def test_huge_unknown_block_costs_no_memory(store):
-    big = block(0x77, bytes(40 << 20))
-    rows, source = read(store(section() + interface() + big + enhanced(8, b"next")), chunk_bytes=1 << 16)
-    assert [row.data for row in rows] == [b"next"]
+MEMORY_CODE = """
+import resource, sys
+sys.path[:0] = sys.argv[2:]
+from capture_files import read
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows, _ = read(sys.argv[1])
+print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    # 1.2 GB, most of them holes: unknown blocks of 200 MB between packets.
+    path, size = tmp_path / "x.pcapng", 200_000_000
+    with open(path, "wb") as file:
+        file.write(section() + interface())
+        for _ in range(6):
+            file.write(struct.pack("<II", 99, size))
+            file.seek(size - 12, 1)
+            file.write(struct.pack("<I", size) + enhanced(8, b"next"))
+    paths = [str(Path(__file__).parent), *sys.path]
+    out = subprocess.run([sys.executable, "-c", MEMORY_CODE, str(path), *paths], capture_output=True, check=True).stdout
+    count, kilobytes = map(int, out.split())
+    assert count == 6 and kilobytes < 20_000
 
 
 GOOD = pcap(some_packets(5))
@@ -232,7 +262,9 @@ def test_cut_anywhere_gives_every_whole_packet(tmp_path_factory, sizes, cut, chu
     assert [(b.kind, b.offset) for b in source.report.broken] == ([] if border == cut else [("truncated", border)])
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", pcap([]), section() + interface()]), st.sampled_from([1, 5, 4096]))
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", pcap([]), section() + interface()]), st.sampled_from([1, 5, 4096])
+)
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_end_cleanly(tmp_path_factory, junk, start, chunk):
     path = tmp_path_factory.getbasetemp() / "junk"

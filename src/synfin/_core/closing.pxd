@@ -68,7 +68,7 @@ cdef inline void note_fins_acknowledged(Context* x) noexcept nogil:
         if (x.flow.seq[end].marks & (EM_FIN | EM_FIN_ACKED)) == EM_FIN and covers_fin(x, end):
             x.flow.seq[end].marks |= EM_FIN_ACKED
             closing = closing_of(x.core, x.facts)
-            if end == closing.first_fin and end != x.d:
+            if end == closing.first_fin and end != x.d and closing.fin_count[end] == 1:
                 closing.fin_rtt = x.packet.time_ns - closing.fin_seen[end]
                 closing.has |= CM_FIN_RTT
 

@@ -110,9 +110,10 @@ cdef inline bint is_server_port(const Config* config, uint16_t port) noexcept no
 
 # ------------------------------------------------------------------------------------------------ gauges
 
-# What the gauges see of a record: both states and five yes-or-no facts, in one word that can be compared.
+# What the gauges see of a record: both states (0: none that is counted) and five yes-or-no facts, in one word.
 cdef inline uint32_t face_of(const Flow* flow) noexcept nogil:
-    cdef uint32_t face = flow.state[0] | (<uint32_t>flow.state[1] << 4)
+    cdef uint32_t face = ((flow.state[0] if flow.state[0] >= ST_SYN_SENT else 0)
+                          | (<uint32_t>(flow.state[1] if flow.state[1] >= ST_SYN_SENT else 0) << 4))
     cdef uint16_t m0 = flow.seq[0].marks
     cdef uint16_t m1 = flow.seq[1].marks
     if flow.phase == PH_CLOSED or flow.phase == PH_RESET:

@@ -120,6 +120,7 @@ cdef enum:
     FF_SIMULTANEOUS = 16
     FF_SPLIT = 32
     FF_DONE = 64             # handshake_done is valid
+    FF_SERVER_SYNACK = 128   # the server sent an acceptable one
     FF_RTT_SERVER = 256
     FF_RTT_CLIENT = 512
     FF_SERVER_ACKED = 1024   # the server acknowledged the SYN with a bare ACK (split handshake)

@@ -50,6 +50,11 @@ cdef inline bint is_extension(uint8_t protocol) noexcept nogil:
     )
 
 
+# The skip of a fragment that is not the first: of TCP, of something else, or of what further headers would tell.
+cdef inline int later_fragment(uint8_t protocol) noexcept nogil:
+    return VD_FRAGMENT if protocol == IP_TCP or is_extension(protocol) else VD_NOT_TCP
+
+
 # Walks extension headers up to TCP. Every header has at least 8 bytes, so the packet bounds the walk.
 # Units differ: AH counts 4 bytes less two units (RFC 4302 section 2.2), the others 8 bytes less one (RFC 6564).
 cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) noexcept nogil:
@@ -63,7 +68,7 @@ cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) no
             return VD_HEADER_CUT
         if protocol == IP_FRAGMENT:
             if be16(cursor.at + 2) & 0xFFF8:
-                return VD_FRAGMENT
+                return later_fragment(cursor.at[0])
             size = 8
         elif protocol == IP_AUTHENTICATION:
             size = (<uint32_t>cursor.at[1] + 2) * 4
@@ -96,7 +101,7 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
         return VD_BAD_IP
     fragment = be16(p + 6)
     if fragment & 0x1FFF:
-        return VD_FRAGMENT
+        return later_fragment(p[9])
     announce(cursor, total)
     if cursor.captured < size:
         return VD_HEADER_CUT

@@ -121,7 +121,7 @@ cdef inline void note_synack_time(Context* x) noexcept nogil:
     copies.synack_count += 1
     copies.synack_last = x.packet.time_ns
 
-# Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
+# Counts the different ISNs of the server's SYN-ACKs (exact up to MAX_COPIES of them at a time).
 cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
     cdef Copies* copies
     cdef uint32_t i, known
@@ -307,7 +307,7 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
             note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
     else:
         note_synack_time(x)
-        x.facts.marks |= FF_SYNACK
+        x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
 
 # A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open.
 cdef inline void take_first_syn(Context* x, const Options* options) noexcept nogil:
@@ -400,8 +400,10 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         count_odd_syn(x)
         return
     read_opening(x.segment, &options, &opening)
-    if x.facts.synacks:
-        note_variant(x, x.facts.opening[x.d].isn)
+    if x.d != client_end(x.flow):
+        if x.facts.marks & FF_SERVER_SYNACK:
+            note_variant(x, x.facts.opening[x.d].isn)
+        x.facts.marks |= FF_SERVER_SYNACK
     remember_copy(x, &opening)
     note_synack_time(x)
     x.facts.marks |= FF_SYNACK

@@ -95,13 +95,12 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
         elif facts.syns == 2 and not facts.marks & FF_SYN_ANSWERED:
             used = copies.syn_last
         put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first)
-        put_int(s, COL_SYN_PAYLOAD_BYTES, facts.syn_payload)
     put_int(s, COL_SYNACK_COUNT, copies.synack_count if facts.synacks == 2 else facts.synacks)
     if facts.synacks:
         put_int(s, COL_SYNACK_FIRST, facts.synack_first)
         put_int(s, COL_SYNACK_LAST, copies.synack_last if facts.synacks == 2 else facts.synack_first)
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.synacks else 0))
+            else (1 if facts.marks & FF_SERVER_SYNACK else 0))
     if facts.marks & FF_DONE:
         put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
     if facts.marks & FF_RTT_SERVER:
@@ -114,6 +113,7 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
     put_int(s, COL_RTT_CLIENT_QUALITY, facts.quality_client)
     put_opening_end(s, COL_CLIENT_ISN, &facts.opening[client], flow.marks & FM_IPV6)
     put_opening_end(s, COL_SERVER_ISN, &facts.opening[1 - client], flow.marks & FM_IPV6)
+    put_int(s, COL_SYN_PAYLOAD_BYTES, facts.syn_payload)
     put_int(s, COL_ECN, facts.ecn)
     put_int(s, COL_FAST_OPEN, facts.fast_open)
     put_int(s, COL_MPTCP, facts.mptcp)
@@ -123,7 +123,7 @@ cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int clos
     cdef int64_t start = closing.closed_at
     if closing.has & CM_FIN:
         put_int(s, COL_CLOSER, SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closer))
-        if closing.has & CM_FIN_RTT and closer == closing.first_fin and closing.fin_count[closer] == 1:
+        if closing.has & CM_FIN_RTT and closer == closing.first_fin:
             put_duration(s, COL_FIN_RTT_NS, closing.fin_rtt)
         if flow.seq[1 - closer].marks & EM_FIN:
             put_duration(s, COL_HALF_CLOSED_NS, closing.fin_seen[1 - closer] - closing.fin_seen[closer])

@@ -229,9 +229,12 @@ class _Pipe:
         self._position = 0
 
     def write(self, data: Any) -> int:
-        count = sys.stdout.buffer.write(data)
-        self._position += count
-        return count
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):  # unbuffered (PYTHONUNBUFFERED), one call may write a part only
+            done += sys.stdout.buffer.write(view[done:]) or 0
+        self._position += done
+        return done
 
     def tell(self) -> int:
         return self._position

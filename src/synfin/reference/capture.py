@@ -51,12 +51,15 @@ def read_pcap(data: bytes) -> Iterator[Packet]:
     while at + header_type.__hdr_len__ <= len(data):
         header = header_type(data[at : at + header_type.__hdr_len__])
         at += header_type.__hdr_len__
-        if at + header.caplen > len(data):
+        captured, wire = header.caplen, header.len
+        if (file_header.v_major, file_header.v_minor) <= (2, 3) and captured > wire:
+            captured, wire = wire, captured  # old writers swapped the two, as libpcap knows
+        if at + captured > len(data):
             return
         time = header.tv_sec * 1_000_000_000 + header.tv_usec * unit
-        frame = data[at : at + header.caplen]
-        yield Packet(time, frame, max(header.len, header.caplen), file_header.linktype & 0xFFFF)
-        at += header.caplen
+        frame = data[at : at + captured]
+        yield Packet(time, frame, max(wire, captured), file_header.linktype & 0xFFFF)
+        at += captured
 
 
 @dataclass

@@ -274,7 +274,7 @@ class Connection(Record):
         nxt_acked = sender.nxt is not None and peer.ack_max is not None and diff(peer.ack_max, sender.nxt) >= 0
         probe = at_nxt == -1 and not segment.fin and (not segment.payload or (segment.payload == 1 and nxt_acked))
         sender.keep_alives += probe
-        sender.zero_windows += segment.window == 0
+        sender.zero_windows += segment.window == 0 and not segment.fin
         if segment.has_ack and not segment.payload and not segment.fin and not probe:
             sender.pure_acks += 1
             outstanding = peer.nxt is not None and diff(peer.nxt, segment.ack) > 0

@@ -23,7 +23,7 @@ BSD_FAMILIES = {2: ethernet.ETH_TYPE_IP, 24: ethernet.ETH_TYPE_IP6, 28: ethernet
                 10: ethernet.ETH_TYPE_IP6}  # fmt: skip
 ICMP_ERRORS = {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB}
 LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 219, 51, 228, 229, 166, 276
-LINKS_RAW, LINKS_PPP = {12, 14, pcap.DLT_RAW}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
+LINKS_RAW, LINKS_PPP = {pcap.DLT_RAW, 14, 101}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
 ANY_IP = -1  # instead of an Ethernet type: the first nibble tells
 
 

@@ -68,7 +68,7 @@ def opening(record: Connection) -> dict:
         "handshake": record.handshake(), "simultaneous_open": record.simultaneous, "split_open": record.split,
         "syn_first": syns[0].time if syns else None, "syn_last": syns[-1].time if syns else None, "syn_count": len(syns),
         "synack_first": synacks[0].time if synacks else None, "synack_last": synacks[-1].time if synacks else None,
-        "synack_count": len(synacks), "synack_isn_variants": len({segment.seq for segment in synacks}),
+        "synack_count": len(synacks), "synack_isn_variants": len({segment.seq for segment in server_synacks(record)}),
         "handshake_done": record.handshake_done, "rtt_server_ns": client.rtt, "rtt_client_ns": server.rtt,
         "rtt_handshake_ns": handshake_rtt, "rtt_server_quality": client.rtt_quality,
         "rtt_client_quality": server.rtt_quality,

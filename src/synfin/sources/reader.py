@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from synfin.sources import merge
 from synfin.sources.faults import FOREIGN, fault
@@ -76,7 +77,13 @@ class Reader:
     def foreign(self) -> str | None:
         """What the file looks like if it is no capture."""
         found = fault(*self.capture.error)
-        return looks_like(self._head) if found and found[0] == FOREIGN else None
+        if not found or found[0] != FOREIGN:
+            return None
+        self.capture.release()
+        with suppress(StopIteration, StreamBroken):
+            while len(self._head) < _HEAD_BYTES:
+                self._head += bytes(next(self._content)[:_HEAD_BYTES])
+        return looks_like(self._head)
 
     def broken(self) -> BrokenFile | None:
         """What broke the capture."""

@@ -221,7 +221,7 @@ def _members(raw: RawFile, data: bytes, codec: Codec, chunk_bytes: int) -> Itera
             data = b""
             if out:
                 yield out
-        data = decoder.unused_data.lstrip(b"\0")
+        data = (decoder.unused_data or b"").lstrip(b"\0")
         while len(data) < len(codec.magic) and (more := raw.read(_COMPRESSED_BYTES)):
             data = (data + more).lstrip(b"\0")
 

@@ -95,6 +95,8 @@ def _pcapng(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if data[at : at + 4] == b"\x0a\x0d\x0d\x0a":
             order, interfaces = "<" if data[at + 8] == 0x4D else ">", []
         kind, size = struct.unpack_from(order + "II", data, at)
+        if size < 12:
+            raise ValueError(f"block of {size} bytes at {at}")
         body = data[at + 8 : at + size - 4]
         if kind == 1:
             interfaces.append(struct.unpack_from(order + "HHI", body)[::2])

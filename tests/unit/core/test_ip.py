@@ -125,7 +125,7 @@ def test_headers_cut_at_every_byte() -> None:
 def test_fragments() -> None:
     first = decode(ipv4(tcp(bytes(80)), fragment=0x2000), RAW)
     assert first["payload_bytes"] == 80
-    for fragment in (1, 0x2001, 0x1FFF, 0x00B9):
+    for fragment in (1, 0x2001, 0x1FFF, 0x1000, 0x00B9):
         assert decode(ipv4(bytes(80), fragment=fragment), RAW) == "fragment"
     first = decode(ipv6(fragment_header(6) + tcp(bytes(80)), next_header=44), RAW)
     assert (first["payload_bytes"], first["ip_bytes"]) == (80, 40 + 8 + 20 + 80)

@@ -1,0 +1,88 @@
+"""Rows of the core and of the slow tracker in one form, to compare them: dictionaries with nanoseconds as int."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synfin import schema
+from synfin.run import Run
+from synfin.settings import Settings
+
+_FORMATS = {"instant": "q", "int64": "q", "int32": "i", "int16": "h", "text": "i"}
+
+
+def _bits(data: bytes, count: int) -> list[bool]:
+    return [bool(data[i >> 3] >> (i & 7) & 1) for i in range(count)]
+
+
+def rows_of(block, table: str) -> list[dict]:
+    """The rows of a block of column buffers."""
+    columns = {}
+    for column in schema.TABLES[table]:
+        if column.name not in block.names:
+            continue
+        valid, values = (bytes(part) for part in block.buffers(column.name))
+        if column.kind == "bool":
+            numbers = _bits(values, block.rows)
+        else:
+            numbers = memoryview(values).cast(_FORMATS.get(column.kind, "b")).tolist()
+        texts = None
+        if column.kind.startswith("enum:"):
+            texts = schema.ENUMS[column.kind.removeprefix("enum:")]
+        elif column.kind == "text":
+            length, offsets, data = block.dictionary(column.name)
+            starts = memoryview(bytes(offsets)).cast("i").tolist()
+            texts = [bytes(data)[starts[i] : starts[i + 1]].decode() for i in range(length)]
+        columns[column.name] = [
+            (texts[number] if texts is not None else number) if known else None
+            for number, known in zip(numbers, _bits(valid, block.rows), strict=True)
+        ]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def fast(paths, settings: Settings | None = None, **source) -> tuple[list[dict], list[dict], dict]:
+    """Flow rows, interval rows and the tracker's account of captures, by the core."""
+    from synfin.sources.captures import CaptureInput
+
+    run = Run(CaptureInput([str(path) for path in paths], **source), settings or Settings())
+    tables: dict[str, list[dict]] = {"flows": [], "intervals": []}
+    for table, block in run.blocks():
+        tables[table] += rows_of(block, table)
+    return tables["flows"], tables["intervals"], run.tracker.stats()
+
+
+def slow(paths, settings: Settings | None = None) -> tuple[list[dict], list[dict], object]:
+    """The same by the slow tracker."""
+    from synfin import reference
+
+    result = reference.track(reference.read([str(path) for path in paths]), settings or Settings())
+    return result.flows, result.intervals, result
+
+
+def order(row: dict) -> tuple:
+    return (row["first_packet"] or 0, row["first_file"] or "", row["flow_id"])
+
+
+def differences(name: str, ours: list[dict], theirs: list[dict], key) -> list[str]:
+    """One line for each row or value that only one of the two has."""
+    lines = []
+    if len(ours) != len(theirs):
+        lines.append(f"{name}: {len(ours)} rows by the core, {len(theirs)} by the slow tracker")
+    for a, b in zip(sorted(ours, key=key), sorted(theirs, key=key), strict=False):
+        for column in a:
+            if a[column] != b[column]:
+                lines.append(f"{name} {key(a)}: {column} is {a[column]!r} by the core, {b[column]!r} by the slow tracker")
+    return lines
+
+
+def compare(paths, settings: Settings | None = None, **source) -> list[str]:
+    """Every difference between the core and the slow tracker on captures."""
+    flows, intervals, stats = fast(paths, settings, **source)
+    slow_flows, slow_intervals, result = slow(paths, settings)
+    lines = differences("flow", flows, slow_flows, order)
+    lines += differences("interval", intervals, slow_intervals, lambda row: row["interval_start"])
+    if stats["packets"] != result.packets or stats["skips"] != {k: v for k, v in result.skips.items() if v}:
+        lines.append(f"skips: {stats['packets']} {stats['skips']} by the core, {result.packets} {result.skips}")
+    if stats["packets"] != stats["packets_in_records"] + sum(stats["skips"].values()):
+        lines.append(f"identity: {stats['packets']} packets, {stats['packets_in_records']} in records, {stats['skips']}")
+    return lines
