@@ -86,7 +86,7 @@ FLOWS: tuple[Column, ...] = tuple(
         Column("synack_first", "instant", "opening", "First acceptable SYN-ACK of either end."),
         Column("synack_last", "instant", "opening", "Last acceptable SYN-ACK of either end."),
         Column("synack_count", "int64", "opening", "Acceptable SYN-ACKs, resends included."),
-        Column("synack_isn_variants", "int64", "opening", "Different initial sequence numbers among the server's SYN-ACKs."),
+        Column("synack_isn_variants", "int64", "opening", "Different initial sequence numbers among them; 2 in a simultaneous open in which both ends sent one."),
         Column("handshake_done", "instant", "opening", "The packet after which both SYNs are acknowledged; null if it was not captured."),
         Column("rtt_server_ns", "int64", "opening", "From the tap to the server and back: the client's SYN to its first acknowledgement."),
         Column("rtt_client_ns", "int64", "opening", "From the tap to the client and back: the server's SYN-ACK to its first acknowledgement."),

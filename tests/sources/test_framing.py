@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import dpkt
@@ -26,6 +28,9 @@ from capture_files import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from synfin.sources import merge
+from synfin.sources.faults import FOREIGN, fault
 
 CHUNKS = (1, 2, 3, 7, 16, 1000, 1 << 20)
 SECOND = 10**9
@@ -189,6 +194,24 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows, _ = read(sys.argv[1])
 print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
+
+
+def declared(name: str) -> dict[str, int]:
+    text = files("synfin.sources").joinpath("frame.pxd").read_text()
+    body = text.partition(f"cdef enum {name}:")[2].partition("\n\n")[0]
+    return {word: int(value) for word, value in re.findall(r"^ +\w\w_(\w+) = (\d+)", body, re.MULTILINE)}
+
+
+def test_numbers_that_python_shares_with_the_core():
+    errors = declared("FrameError")
+    assert errors.pop("NONE") == 0 and fault(0, 0, 0) is None
+    assert all(len(fault(value, 1, 2)) == 2 for value in errors.values())
+    assert fault(errors["CUT"], 0, 0)[0] == "truncated" and fault(errors["MAGIC"], 0, 0)[0] == FOREIGN
+    with pytest.raises(IndexError):
+        fault(len(errors) + 1, 0, 0)
+    assert declared("Framed") == {
+        name: getattr(merge, name) for name in ("NEED", "PACKET", "INTERFACE", "END", "BROKEN")
+    }
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

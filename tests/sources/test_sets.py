@@ -278,6 +278,19 @@ def test_pipes_join_a_set(tmp_path):
     assert [row.file_id for row in rows] == [0, 1, 0, 1] and source.bytes_total is None
 
 
+def test_a_pipe_in_a_folder_is_left_alone(tmp_path):
+    write(tmp_path / "1.pcap", [0])
+    os.mkfifo(tmp_path / "pipe")
+    assert expand([tmp_path]) == expand([tmp_path / "*"]) == [str(tmp_path / "1.pcap")]
+
+
+def test_a_closed_input_gives_nothing(tmp_path):
+    source = CaptureInput([str(write(tmp_path / "1.pcap", [0]))])
+    source.close()
+    with pytest.raises(ValueError, match="closed"):
+        next(iter(source))
+
+
 def test_interfaces_of_several_files(tmp_path):
     for i, name in enumerate((b"eth0", b"eth1", b"eth0")):
         content = section() + interface(opts=[(2, name)]) + enhanced(T0 // 1000 + i, b"%d" % i)

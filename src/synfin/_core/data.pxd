@@ -73,7 +73,8 @@ cdef inline bint is_acceptable(Context* x) noexcept nogil:
            or seq_distance(target.ack, x.segment.seq) > window)
     if not odd and x.segment.flags & TH_FIN:
         data_end = x.segment.seq + x.segment.payload_bytes
-        odd = seq_lt(data_end, target.ack) and not (
+        # A FIN that is acknowledged itself came late: the tap swapped it with the acknowledgement.
+        odd = seq_lt(data_end + 1, target.ack) and not (
             sender.marks & EM_FIN and closing_of(x.core, x.facts).fin_seq[x.d] == data_end)
     if not odd:
         return True

@@ -102,6 +102,7 @@ cdef enum:
     OM_COPY = 2              # the values above are those of a SYN or SYN-ACK
     OM_FIRST_SEQ = 4         # isn holds the first sequence number instead
     OM_FIRST_ACK = 8         # ts_val holds the first acknowledgement instead
+    OM_INFERRED = 16         # isn holds ISN + 1 as the peer's SYN-ACK acknowledged it, with OM_FIRST_SEQ
 
 # RTT samples of the segments that one end sent (the far side of the tap towards the peer).
 cdef struct Rtt:
@@ -120,7 +121,7 @@ cdef enum:
     FF_SIMULTANEOUS = 16
     FF_SPLIT = 32
     FF_DONE = 64             # handshake_done is valid
-    FF_SERVER_SYNACK = 128   # the server sent an acceptable one
+    FF_SERVER_SYNACK = 128   # the first of them came from the server
     FF_RTT_SERVER = 256
     FF_RTT_CLIENT = 512
     FF_SERVER_ACKED = 1024   # the server acknowledged the SYN with a bare ACK (split handshake)

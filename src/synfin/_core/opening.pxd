@@ -121,7 +121,7 @@ cdef inline void note_synack_time(Context* x) noexcept nogil:
     copies.synack_count += 1
     copies.synack_last = x.packet.time_ns
 
-# Counts the different ISNs of the server's SYN-ACKs (exact up to MAX_COPIES of them at a time).
+# Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
 cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
     cdef Copies* copies
     cdef uint32_t i, known
@@ -285,6 +285,13 @@ cdef inline bint is_late_opening(const Flow* flow, const Facts* facts, int end, 
         return True
     return (not segment.flags & TH_ACK and peer.marks & OM_FIRST_ACK and segment.seq + 1 == peer.ts_val)
 
+# A SYN-ACK says what its peer's ISN is where the peer's SYN was not seen.
+cdef inline void infer_peer_isn(Context* x) noexcept nogil:
+    cdef Opening* peer = &x.facts.opening[1 - x.d]
+    if not x.flow.seq[1 - x.d].marks & EM_SYN:
+        peer.marks |= OM_FIRST_SEQ | OM_INFERRED
+        peer.isn = x.segment.ack
+
 cdef inline void take_late_opening(Context* x, const Options* options) noexcept nogil:
     cdef bint syn = not x.segment.flags & TH_ACK
     cdef int client = x.d if syn else 1 - x.d
@@ -308,6 +315,7 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
     else:
         note_synack_time(x)
         x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
+        infer_peer_isn(x)
 
 # A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open.
 cdef inline void take_first_syn(Context* x, const Options* options) noexcept nogil:
@@ -376,16 +384,18 @@ cdef inline void take_syn(Context* x) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ SYN-ACK
 
-# Whether a SYN-ACK answers the peer's SYN: its ACK is ISN + 1, or covers the SYN's payload as well.
+# Whether a SYN-ACK answers the peer's SYN: its ACK is ISN + 1, or covers the SYN's payload as well. Where that SYN was not
+# seen, an earlier SYN-ACK's ACK is the measure.
 cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
     cdef int peer = 1 - x.d
+    cdef const Opening* own = &x.facts.opening[x.d]
     cdef uint32_t isn = x.facts.opening[peer].isn
+    if own.marks & OM_INFERRED and x.segment.seq + 1 != own.isn:
+        return False                     # the peer has acknowledged another ISN
     if x.flow.seq[peer].marks & EM_SYN:
         return x.segment.ack == isn + 1 or (
             peer == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)
-    if x.flow.marks & FM_ATTEMPT:        # begun with a SYN-ACK: that one's ACK is the measure
-        return x.segment.ack == isn
-    return x.flow.seq[x.d].marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn
+    return x.facts.opening[peer].marks & OM_INFERRED and x.segment.ack == isn
 
 cdef inline void take_synack(Context* x) noexcept nogil:
     cdef Options options
@@ -400,9 +410,9 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         count_odd_syn(x)
         return
     read_opening(x.segment, &options, &opening)
-    if x.d != client_end(x.flow):
-        if x.facts.marks & FF_SERVER_SYNACK:
-            note_variant(x, x.facts.opening[x.d].isn)
+    if x.facts.synacks:
+        note_variant(x, x.facts.opening[client_end(x.flow) ^ (1 if x.facts.marks & FF_SERVER_SYNACK else 0)].isn)
+    elif x.d != client_end(x.flow):
         x.facts.marks |= FF_SERVER_SYNACK
     remember_copy(x, &opening)
     note_synack_time(x)

@@ -100,7 +100,7 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
         put_int(s, COL_SYNACK_FIRST, facts.synack_first)
         put_int(s, COL_SYNACK_LAST, copies.synack_last if facts.synacks == 2 else facts.synack_first)
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.marks & FF_SERVER_SYNACK else 0))
+            else (1 if facts.synacks else 0))
     if facts.marks & FF_DONE:
         put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
     if facts.marks & FF_RTT_SERVER:

@@ -7,7 +7,8 @@ from synfin._core.core cimport *
 from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
-    complete_by_proof, complete_if_both_acknowledged, copies_of, note_syn_acknowledged, take_syn, take_synack,
+    complete_by_proof, complete_if_both_acknowledged, copies_of, infer_peer_isn, note_syn_acknowledged, take_syn,
+    take_synack,
 )
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.seq cimport seq_gt
@@ -169,8 +170,7 @@ cdef inline void set_first_states(Context* x) noexcept nogil:
     flow.state[peer] = ST_SYN_SENT
     flow.seq[x.d].marks |= EM_PASSIVE
     flow.seq[peer].marks |= EM_SYN_ACKED
-    x.facts.opening[peer].marks = OM_FIRST_SEQ       # where the client's stream must begin
-    x.facts.opening[peer].isn = x.segment.ack
+    infer_peer_isn(x)
 
 cdef inline void use_record(Context* x, uint32_t number) noexcept nogil:
     x.number = number
@@ -189,12 +189,11 @@ cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
     apply_segment(x, 0, PH_FREE)
 
 # The held SYN was the opening of a new connection: the old record ends, the new one begins with it and this segment.
-cdef inline void begin_proven(Context* x, const Key* key, int64_t fresh) noexcept nogil:
+cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     cdef Held held = copies_of(x.core, x.facts).held
     cdef uint32_t face
     x.flow.marks &= ~<uint8_t>FM_HELD
     end_record(x.core, x.number, END_REUSE, x.effective)
-    x.effective = fresh
     use_record(x, flow_create(x.core, key))
     x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
@@ -263,7 +262,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         x.effective = fresh
         begin_record(&x, key)
     elif border == PROVES:
-        begin_proven(&x, key, fresh)
+        begin_proven(&x, key)
     elif border == HOLD:
         hold_syn(&x)
         settle_deadline(&x, flow.phase, False)

@@ -104,7 +104,7 @@ cdef inline void tcp_options(const Segment* segment, Options* options) noexcept 
 # The timestamps option alone, for every segment of a connection that uses it. False: val and ecr are not set.
 cdef inline bint tcp_timestamps(const Segment* segment, uint32_t* val, uint32_t* ecr) noexcept nogil:
     cdef Options options
-    if segment.options_len >= 12 and be32(segment.options) == TIMESTAMPS_ALIGNED and segment.options_len == 12:
+    if segment.options_len == 12 and be32(segment.options) == TIMESTAMPS_ALIGNED:
         val[0] = be32(segment.options + 4)
         ecr[0] = be32(segment.options + 8)
         return True

@@ -19,7 +19,7 @@ MOVES = states.matrix()
 class Connection(Record):
     """A record that takes segments."""
 
-    def receive(self, segment: Segment, effective: int) -> None:
+    def receive(self, segment: Segment) -> None:
         """Take a segment that belongs to this record (``successor`` said None)."""
         sender, peer = self.ends(segment)
         was, over, rejected = self.phase(), self.finished, self.rst_rejected
@@ -33,9 +33,9 @@ class Connection(Record):
         sender.seen = True
         sender.sent_beyond |= segment.kind in {"rst", "plain"}
         self.check_closed(segment)
-        self.last_effective = effective
+        self.last_effective = segment.effective
         if segment is self.first or self.restarts(segment, was, self.rst_rejected > rejected):
-            self.restarted = effective
+            self.restarted = segment.effective
 
     # --- States ----------------------------------------------------------------------------------------------------
 
@@ -88,8 +88,9 @@ class Connection(Record):
         self.move(sender, "SND_RST_PASSIVE" if sender.passive else "SND_RST", segment)
         self.move(peer, "RCV_RST_PASSIVE" if peer.passive else "RCV_RST", segment)
         if self.attempt:
+            if not self.failed:
+                self.happened("aborted" if sender is self.client or self.answered else "refused")
             self.failed = True
-            self.happened("aborted" if sender is self.client or self.answered else "refused")
         elif not self.finished:
             self.finished, self.finished_time = "rst", segment.time
             self.shape = "rst_after_fin" if self.first_fin else "rst"
@@ -152,16 +153,15 @@ class Connection(Record):
         if segment is not self.first and not self.synack_belongs(sender, peer, segment):
             self.odd_syns += 1
             return
-        if peer.isn is None:
-            peer.isn = (segment.ack - 1) & MASK
+        if self.not_seen:
             self.correct_direction(peer, "synack")
             self.leave_midstream()
         self.synacks.append((sender, segment))
         if sender is self.server:
             self.server_synack_ack = segment.ack
         self.answered |= self.attempt
-        if self.attempt or not sender.isn_captured or sender.isn == segment.seq:
-            sender.take_syn(segment, peer, not self.attempt)
+        undecided = sender.isn is None or (self.attempt and not peer.has_acked(sender.isn))
+        sender.take_syn(segment, peer, not self.attempt, undecided or sender.isn == segment.seq)
         self.answer(sender, peer, segment)
         sender.acknowledge(segment, peer)
         if peer.has_acked(sender.isn):
@@ -321,6 +321,8 @@ class Connection(Record):
         sender.fin_seq, sender.fin_time = fin_seq, segment.time
         sender.fin_ack = segment.ack if segment.has_ack else None
         self.move(sender, "SND_FIN", segment)
+        if peer.has_acked(fin_seq):  # the acknowledgement passed the tap before the FIN
+            self.move(peer, "SND_ACK_OF_FIN", segment)
         if peer.fin_seq is None:
             self.first_fin = sender
         elif peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:

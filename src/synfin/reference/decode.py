@@ -51,6 +51,7 @@ class Segment:
     vlan: int | None
     options: bytes
     time: int = 0
+    effective: int = 0
     order: int = 0  # in the merged input
     file: str = ""
     number: int = 0

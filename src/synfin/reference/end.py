@@ -33,7 +33,7 @@ class Copy(NamedTuple):
         return self.segment.seq
 
 
-@dataclass
+@dataclass(eq=False)
 class End:
     """One end; every count is of what this end sent."""
 
@@ -112,9 +112,13 @@ class End:
         """Has this end acknowledged the peer's sequence number ``seq``?"""
         return seq is not None and self.ack_max is not None and diff(self.ack_max, seq) > 0
 
+    def latest_options(self) -> Options | None:
+        """The options of the latest copy with its ISN."""
+        return next((copy.options for copy in reversed(self.copies) if copy.isn == self.isn), None)
+
     def shift(self, peer: End) -> int:
         """Its window scale (RFC 7323 section 2.2): used only if both SYNs offered one; 14 while unknown."""
-        mine, other = (end.copies[-1].options if end.copies else None for end in (self, peer))
+        mine, other = self.latest_options(), peer.latest_options()
         if any(options and options.window_scale is None for options in (mine, other)):
             return 0
         return min(mine.window_scale, 14) if mine else UNKNOWN_SCALE
@@ -137,9 +141,11 @@ class End:
             self.nxt, self.holes, self.base = sequence_end, [], (isn + 1) & MASK
             self.acked = diff(peer.ack_max, self.base) if peer.ack_max is not None else 0
 
-    def take_syn(self, segment: Segment, peer: End, late: bool) -> None:
-        """A copy of its SYN or SYN-ACK; ``late`` after the handshake."""
+    def take_syn(self, segment: Segment, peer: End, late: bool, decides: bool = True) -> None:
+        """A copy of its SYN or SYN-ACK; ``late`` after the handshake; a mere variant does not decide its ISN."""
         self.copies.append(Copy(segment, parse_options(segment.options)))
+        if not decides:
+            return
         self.isn_captured = True
         if segment.kind == "syn":
             self.sent_syn, self.passive = True, False

@@ -112,7 +112,7 @@ class Record:
             largest = max(copy.payload for copy in self.held)
             if segment.ack in {(held.seq + 1) & MASK, (held.seq + 1 + largest) & MASK}:
                 return self.held
-        if segment.kind == "plain" and holder is sender and segment.seq == (held.seq + 1) & MASK:
+        if segment.kind in {"plain", "synack"} and holder is sender and segment.seq == (held.seq + 1) & MASK:
             return self.held
         if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
             return self.held if holder is sender and held.seq == segment.seq else []
@@ -136,11 +136,23 @@ class Record:
             return "new"
         return "held" if self.answered else "opens"
 
+    def is_resent_syn(self, segment: Segment) -> bool:
+        """Does this SYN repeat its sender's, or the held one, while the record is not finished?"""
+        sender, _ = self.ends(segment)
+        held = self.held and (self.ends(self.held[0])[0], self.held[0].seq) == (sender, segment.seq)
+        known = sender.isn_captured and sender.isn == segment.seq
+        return segment.kind == "syn" and not self.finished and bool(held or known)
+
     def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
-        """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
+        """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle.
+
+        Once the handshake is over and nothing is known of the peer's SYN, one with the sender's known ISN is a resend.
+        """
         if peer.isn is not None:
             return peer.syn_acked_by(segment.ack)
-        return not sender.isn_captured and sender.first_seq == (segment.seq + 1) & MASK
+        if sender.isn_captured:
+            return not self.attempt and sender.isn == segment.seq
+        return sender.first_seq == (segment.seq + 1) & MASK
 
     def deadline(self) -> int:
         return self.restarted + self.timeout()

@@ -74,7 +74,7 @@ def opening(record: Connection) -> dict:
         "rtt_client_quality": server.rtt_quality,
         "syn_backoff_ns": span(measured.time, syns[0].time) if syns else None,
         "ecn": ecn(record), "fast_open": fast_open(record), "mptcp": mptcp(record),
-        "syn_payload_bytes": syns[0].payload if syns else 0, "odd_syns": record.odd_syns,
+        "syn_payload_bytes": syns[0].payload if syns else None, "odd_syns": record.odd_syns,
         "odd_segments": record.odd_segments,
     }  # fmt: skip
 

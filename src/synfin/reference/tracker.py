@@ -61,37 +61,38 @@ class Tracker:
     def segment(self, segment: Segment, clock: int) -> None:
         key = self.key(segment)
         record = self.live.get(key)
-        now = effective(segment.time, clock, self.settings.reorder, record.last_effective if record else None)
+        fresh = effective(segment.time, clock, self.settings.reorder)
+        now = max(fresh, record.last_effective) if record else fresh
         if record and now >= record.deadline():
             self.end(key, "deadline", record.deadline())
-            record = None
-        self.count(record, segment, now)
+            record, now = None, fresh
+        resend = record is not None and record.is_resent_syn(segment)
         earlier = record.successor(segment) if record else []
+        before: Counter[str] = Counter()
+        if earlier is None:
+            before = record.gauges()
+        elif record:
+            record.held = [] if earlier else record.held
+            self.end(key, "reuse", now)
         if earlier is not None:
-            if record:
-                record.held = [] if earlier else record.held
-                self.end(key, "reuse", now)
+            now = max([fresh, *(held.effective for held in earlier)])
             self.live[key] = record = Connection((earlier or [segment])[0], self.settings)
             for held in earlier:
-                record.receive(held, now)
-            before: Counter[str] = Counter()
-        else:
-            before = record.gauges()
-        record.receive(segment, now)
+                record.receive(held)
+        self.count(segment, now, resend)
+        segment.effective = now
+        record.receive(segment)
         self.enter(record, before, now)
         heapq.heappush(self.deadlines, (record.deadline(), self.packets, key))
 
-    def count(self, record: Connection | None, segment: Segment, now: int) -> None:
-        """What the segment counts in its interval, whichever record it comes to belong to."""
+    def count(self, segment: Segment, now: int, resend: bool) -> None:
+        """What the segment counts in its interval, whichever record it belongs to."""
         self.intervals.count(now, "packets")
         self.intervals.count(now, "ip_bytes", segment.ip_bytes)
         if segment.kind in {"syn", "synack"}:
             self.intervals.count(now, segment.kind + "s")
-        if segment.kind == "syn" and record and not record.finished:
-            sender, _ = record.ends(segment)
-            held = record.held and record.ends(record.held[0])[0] is sender and record.held[0].seq == segment.seq
-            if held or (sender.isn_captured and sender.isn == segment.seq):
-                self.intervals.count(now, "syn_resends")
+        if resend:
+            self.intervals.count(now, "syn_resends")
 
     def enter(self, record: Connection, before: Counter[str], now: int) -> None:
         """Enter what a segment changed: gauges, outcomes and samples."""
@@ -134,6 +135,8 @@ class Tracker:
         for record in self.live.values():
             record.restarted += new - old
             record.last_effective += new - old
+            for held in record.held:
+                held.effective += new - old
         self.deadlines = [(record.deadline(), -number, key) for number, (key, record) in enumerate(self.live.items())]
         heapq.heapify(self.deadlines)
 

@@ -32,6 +32,12 @@ class CaptureInput:
     CaptureOpenError : something named is not there or cannot be opened, or nothing in it is a capture.
     NotACaptureError : the only file is no capture; the message says what it looks like.
 
+    Attributes
+    ----------
+    files : paths in path order; a packet's file_id is an index into it.
+    interfaces : names of capture interfaces; a packet's interface_id is an index into it.
+    bytes_total : bytes of the files on disk; None where a pipe is among them.
+
     Notes
     -----
     Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
@@ -45,6 +51,7 @@ class CaptureInput:
         self._merger = merge.Merger()
         self._open: dict[int, Reader] = {}
         self._past_bytes = 0
+        self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
         paths = list(paths)
         found = expand(paths)
@@ -121,7 +128,9 @@ class CaptureInput:
             try:
                 reader = self._open[file_id] = self._reader(self.files[file_id], file_id)
             except CaptureOpenError as error:
-                self._report.broken.append(BrokenFile(self.files[file_id], None, str(error.__cause__), "unreadable"))
+                self._report.broken.append(
+                    BrokenFile(self.files[file_id], None, str(error.__cause__.strerror), "unreadable")
+                )
                 return
         self._enter(reader, reader.first_packet(self.interfaces))
 
@@ -142,8 +151,10 @@ class CaptureInput:
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
 
-        Raises CaptureOpenError when too many files overlap in time.
+        Raises CaptureOpenError when too many files overlap in time, ValueError after `close`.
         """
+        if self._closed:
+            raise ValueError("the input is closed")
         merger = self._merger
         merger.begin(batch)
         while (status := merger.run(batch)) != merge.FULL:
@@ -183,10 +194,10 @@ class CaptureInput:
 
     def close(self) -> None:
         """Close all files. The packets of the last batch are void afterwards."""
+        self._closed = True
         for reader in self._open.values():
             reader.close()
         self._open.clear()
-        self._waiting.clear()
 
     def __del__(self) -> None:
         if hasattr(self, "_waiting"):

@@ -28,11 +28,21 @@ def _below(folder: str) -> Iterable[str]:
         yield from (os.path.join(where, name) for name in names if not name.startswith("."))
 
 
+def _matches(pattern: str) -> Iterable[str]:
+    for match in glob.glob(pattern, recursive=True):
+        yield from _below(match) if os.path.isdir(match) else [match]
+
+
+def _no_pipe(path: str) -> bool:
+    # A pipe or device that was not named itself could block for ever.
+    return os.path.isfile(path) or not os.path.exists(path)
+
+
 def _found(path: str) -> list[str]:
     if path == STDIN:
         return [path]
     if os.path.isdir(path):
-        found = list(_below(path))
+        found = list(filter(_no_pipe, _below(path)))
         if not found:
             raise CaptureOpenError(f"{path}: the folder holds no files", path)
         return found
@@ -40,11 +50,7 @@ def _found(path: str) -> list[str]:
         return [path]
     if not glob.has_magic(path):
         raise CaptureOpenError(f"{path}: no such file or folder", path)
-    found = [
-        name
-        for match in glob.glob(path, recursive=True)
-        for name in (_below(match) if os.path.isdir(match) else [match])
-    ]
+    found = list(filter(_no_pipe, _matches(path)))
     if not found:
         raise CaptureOpenError(f"{path}: nothing matches", path)
     return found

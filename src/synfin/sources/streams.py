@@ -307,7 +307,7 @@ class ReadAhead:
         """Stop the thread; one that waits for a pipe ends with the process."""
         self._closed = True
         self._room.release()
-        if not self._may_block:
+        if not self._may_block and not sys.is_finalizing():
             self._thread.join()
 
 

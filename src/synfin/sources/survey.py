@@ -108,7 +108,7 @@ class Survey:
         try:
             raw = RawFile(path)
         except CaptureOpenError as error:
-            self._report.broken.append(BrokenFile(path, None, str(error.__cause__), "unreadable"))
+            self._report.broken.append(BrokenFile(path, None, str(error.__cause__.strerror), "unreadable"))
             return None
         content = read_ahead(raw) if raw.size is None else _Print(chunks(raw, _FINGERPRINT_BYTES))
         reader = Reader(raw, content, file_id)

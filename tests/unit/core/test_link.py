@@ -109,8 +109,8 @@ def test_tag_beside_the_bytes_is_the_outermost() -> None:
     [
         (1, ethernet(bytes(46), 0x0806)),  # ARP
         (1, ethernet(bytes(46), 0x88CC)),  # LLDP
-        (1, ethernet(bytes(46), 0x05DD)),  # between length and type
-        (1, ethernet(bytes(46), 0x05FF)),
+        (1, ethernet(SNAP + b"\x08\x00" + V4, 0x05DD)),  # between length and type
+        (1, ethernet(SNAP + b"\x08\x00" + V4, 0x05FF)),
         (1, ethernet(V4, 0x8863)),  # PPPoE discovery
         (1, tags((0x8100, 1)) + b"\x08\x06" + bytes(28)),
         (1, length_frame(bytes.fromhex("424203"), bytes(35))),  # spanning tree
