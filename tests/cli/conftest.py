@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from dialogue import merge, write_pcap
 from small import PACKETS, dialogues
 
+from dialogue import merge, write_pcap
 from synfin.cli.main import main
 
 

@@ -1,5 +1,6 @@
 """`synfin track` from a capture to rows, summary and exit code."""
 
+import contextlib
 import csv
 import io
 import json
@@ -15,9 +16,9 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dialogue import Dialogue, merge, pcap_bytes, write_pcap
 from small import PACKETS, ROWS, dialogues
 
+from dialogue import Dialogue, merge, pcap_bytes, write_pcap
 from synfin.schema import FLOWS, INTERVALS
 
 HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
@@ -153,8 +154,8 @@ def test_capture_from_standard_input(start):
 )
 def test_wrong_call_is_one_line_and_exit_2(synfin, capture, tmp_path_factory, arguments, message):
     folder = tmp_path_factory.mktemp("elsewhere")
-    os.chdir(folder)
-    code, out, err = synfin("track", *[capture if word == "IN" else word for word in arguments])
+    with contextlib.chdir(folder):
+        code, out, err = synfin("track", *[capture if word == "IN" else word for word in arguments])
     assert (code, out) == (2, "")
     assert err.startswith("synfin: ") and err.count("\n") == 1 and message in err
     assert os.listdir(folder) == []

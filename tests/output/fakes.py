@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 
 from synfin.schema import ENUMS, TABLES
 
@@ -37,13 +38,13 @@ class FakeBlock:
             words = ENUMS[kind[5:]]
             return validity, bytes(0 if value is None else words.index(value) for value in values)
         if kind == "text":
-            words = self.words(name)
-            values = [None if value is None else words.index(value) for value in values]
+            codes = {word: code for code, word in enumerate(self.words(name))}
+            values = [codes.get(value) for value in values]
         return validity, struct.pack(f"<{len(values)}{WIDTH[kind]}", *(value or 0 for value in values))
 
     def dictionary(self, name):
         words = [word.encode() for word in self.words(name)]
-        ends = [sum(map(len, words[:k])) for k in range(len(words) + 1)]
+        ends = list(accumulate(map(len, words), initial=0))
         return len(words), struct.pack(f"<{len(ends)}i", *ends), b"".join(words)
 
 

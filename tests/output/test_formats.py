@@ -55,20 +55,23 @@ def test_parquet_round_trip(table, profile):
 
 
 def test_parquet_metadata_and_layout():
-    layout = Layout.choose("flows")
-    blocks = [FakeBlock("flows", {**sample("flows", 1000), "client_ip": [f"{k}.{n}" for n in range(1000)]}) for k in range(300)]
-    file = pq.ParquetFile(pa.BufferReader(write("parquet", layout, blocks)))
+    names = ["flow_id", "client_ip", "handshake", "server_port"]
+    layout = Layout.choose("flows", names)
+    columns = {name: values for name, values in sample("flows", 16_384).items() if name in names}
+    one = FakeBlock("flows", columns)
+    other = FakeBlock("flows", {**columns, "client_ip": [f"10.0.{k >> 8}.{k & 255}" for k in range(16_384)]})
+    file = pq.ParquetFile(pa.BufferReader(write("parquet", layout, [one, other] * 5)))
     about = file.metadata
     assert {key: about.metadata[key.encode()].decode() for key in METADATA} == METADATA
     assert about.metadata[b"schema_version"] == b"1"
     groups = [about.row_group(k) for k in range(about.num_row_groups)]
-    assert [group.num_rows for group in groups] == [122_000, 122_000, 56_000]
+    assert [group.num_rows for group in groups] == [7 * 16_384, 3 * 16_384]
     assert max(group.num_rows for group in groups) <= ROW_GROUP_ROWS
-    columns = {groups[0].column(k).path_in_schema: groups[0].column(k) for k in range(len(layout.schema))}
-    assert columns["handshake"].compression == "ZSTD"
-    assert "RLE_DICTIONARY" in columns["handshake"].encodings
-    assert "RLE_DICTIONARY" not in columns["flow_id"].encodings
-    assert columns["flow_id"].has_column_index and columns["flow_id"].has_offset_index
+    chunks = {groups[0].column(k).path_in_schema: groups[0].column(k) for k in range(len(names))}
+    assert chunks["handshake"].compression == "ZSTD"
+    assert "RLE_DICTIONARY" in chunks["handshake"].encodings
+    assert "RLE_DICTIONARY" not in chunks["flow_id"].encodings
+    assert chunks["flow_id"].has_column_index and chunks["flow_id"].has_offset_index
 
 
 def test_arrow_stream_round_trip(table):

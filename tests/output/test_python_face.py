@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
 
 import synfin
+from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
 
 PORTS = range(2000, 2040)
 

@@ -103,9 +103,10 @@ def _connections(s: dict[str, Any]) -> list[str]:
     lines += _listed("  first FIN by", s["closers"].items())
     names = {"half_open": "half-open", "time_wait": "TIME-WAIT", "close_wait": "CLOSE-WAIT", "connections": "connections"}
     lines += _line("  at the end", ", ".join(f"{label} {end[name]:,}" for name, label in names.items()))
-    for label, peak in (("half-open", s["half_open_peak"]), ("TIME-WAIT", s["time_wait_peak"])):
-        if peak["value"]:
-            lines += _line("  highest", f"{label} {peak['value']:,} at {instant(peak['time_ns'])}")
+    peaks = (("half-open", s["half_open_peak"]), ("TIME-WAIT", s["time_wait_peak"]))
+    reached = [f"{label} {peak['value']:,} at {instant(peak['time_ns'])}" for label, peak in peaks if peak["value"]]
+    for label, text in zip(("  highest", ""), reached, strict=False):
+        lines += _line(label, text)
     lines += _listed("  resent", [("SYNs", s["syn_resends"]), ("segments", s["retransmitted_segments"])])
     return lines
 
@@ -135,7 +136,11 @@ def _worst(s: dict[str, Any]) -> list[str]:
 
 def _input(s: dict[str, Any]) -> list[str]:
     warnings = s["input"]["warnings"]
-    lines = [line for warning in warnings[:_WARNINGS] for line in textwrap.wrap(warning, WIDTH, subsequent_indent="  ")]
+    lines = [
+        line
+        for warning in warnings[:_WARNINGS]
+        for line in textwrap.wrap(warning, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    ]
     if len(warnings) > _WARNINGS:
         lines.append(f"and {number(len(warnings) - _WARNINGS, 'more warning')} (--json holds all)")
     return lines

@@ -88,7 +88,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "at_end": gauges,
         "half_open_peak": stats["half_open_peak"],
         "time_wait_peak": stats["time_wait_peak"],
-        "rtt": stats["rtt"],
+        "rtt": {side: _below_max(values) for side, values in stats["rtt"].items()},
         "worst_servers": {failure: servers.worst(failure) for failure in FAILURES},
         "worst_servers_error": servers.error,
         "input": input_report(run.report),
@@ -98,6 +98,12 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         },
         "outputs": outputs,
     }
+
+
+def _below_max(values: dict[str, int | None]) -> dict[str, int | None]:
+    # A quantile is the middle of a histogram's bucket and may lie above the largest value, which is exact.
+    top = values["max"]
+    return {name: value if name == "count" or value is None else min(value, top) for name, value in values.items()}
 
 
 def file_metadata(run: Run, command: str) -> dict[str, str]:

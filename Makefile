@@ -1,0 +1,98 @@
+# What a laptop runs and what CI runs. Everything lives in .venv; nothing that is fresh is built again.
+PYTHON ?= python3
+CAPTURE ?= examples
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
+           src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
+
+.PHONY: help demo build test test-all test-debug lint docs examples bench truth dist lakehouse spark clean
+
+help:
+	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
+	@echo "make test                 the tests, at most 5 minutes"
+	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
+	@echo "make lint docs examples bench truth dist lakehouse spark clean"
+
+demo: $(VENV)/.built
+	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 12
+
+build: $(VENV)/.built
+
+test: $(VENV)/.tested
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.tested lint
+	$(PY) -m pytest -n 2
+	$(PY) tools/render_docs.py --check
+
+# The same tests with Cython's bounds checks on, in an environment of their own.
+test-debug:
+	SYNFIN_DEBUG=1 $(MAKE) VENV=.venv-debug test
+
+lint: $(VENV)/.linted
+	$(VENV)/bin/ruff check src tests tools benchmarks setup.py
+	$(VENV)/bin/cython-lint --max-line-length 122 src/synfin
+
+docs: $(VENV)/.built
+	$(PY) tools/render_docs.py
+
+# Records the example captures again (network namespaces, needs root).
+examples:
+	$(PYTHON) tools/record_examples.py
+
+bench: $(VENV)/.built
+	$(MAKE) -C benchmarks bench PYTHON="$(abspath $(PY))"
+
+truth: $(VENV)/.tested
+	$(MAKE) -C benchmarks truth PYTHON="$(abspath $(PY))"
+
+dist: $(VENV)/.dist
+	rm -rf dist wheelhouse
+	$(PY) -m build --outdir dist .
+	$(VENV)/bin/auditwheel show dist/*.whl
+	$(PY) tools/test_wheel.py dist
+
+# The lakehouse profile read by deltalake and pyiceberg; `make spark` by Spark (needs a Java runtime).
+lakehouse: $(VENV)/.tested
+	$(PY) -m pip install -q --group lakehouse
+	$(PY) -m pytest tests/lakehouse -m "not spark"
+
+spark: $(VENV)/.tested
+	$(PY) -m pip install -q --group spark
+	$(PY) -m pytest tests/lakehouse -m spark
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "synfin needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "synfin needs Python 3.11 or newer; this is $$($(PYTHON) -V). Name another: make PYTHON=/path/to/python3"; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || { echo "synfin needs a C compiler; install one (Debian: apt install gcc) or name it: make CC=/path/to/cc"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "synfin needs Python's headers; install them (Debian: apt install python3-dev)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "synfin needs Python's venv module; install it (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade "pip>=25.1" "setuptools>=80" "Cython>=3.2,<3.4"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(PY) -m pip install -q --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	$(PY) setup.py -q build_ext --inplace --parallel 2
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.built
+	$(PY) -m pip install -q --group test
+	@touch $@
+
+$(VENV)/.linted: $(VENV)/.made pyproject.toml
+	$(PY) -m pip install -q --group lint
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.made pyproject.toml
+	$(PY) -m pip install -q --group dist
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-debug build dist wheelhouse .pytest_cache .hypothesis benchmarks/build src/*.egg-info
+	find src -name '*.so' -delete -o -name '*.c' -delete -o -name declared.pxd -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
