@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from small import PACKETS, ROWS, dialogues
 
-from dialogue import Dialogue, merge, pcap_bytes, write_pcap
+from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
 from synfin.schema import FLOWS, INTERVALS
 
 HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
@@ -198,6 +199,30 @@ def test_corrupt_block_keeps_what_was_read(synfin, capture, tmp_path):
     assert about[b"file"].endswith(b"bad.pcap") and int(about[b"offset"]) == offset
     table = pq.read_table(tmp_path / "x.parquet")
     assert table.num_rows == ROWS and "end_of_input" in table["end_reason"].to_pylist()
+
+
+def test_set_with_bad_members(synfin, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(6):
+        one = Dialogue(a_port=3000 + number, start=START + number * SECOND).handshake().close()
+        (folder / f"{number}.pcap.gz").write_bytes(gzip.compress(pcap_bytes(one.packets)))
+    cut = gzip.compress(pcap_bytes(Dialogue(a_port=4000, start=START + 9 * SECOND).handshake().close().packets))
+    (folder / "7.pcap.gz").write_bytes(cut[: len(cut) // 2])
+    (folder / "8.pcap").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a capture\n")
+    (folder / "5.pcap").write_bytes(gzip.decompress((folder / "5.pcap.gz").read_bytes()))
+    code, out, _ = synfin("track", folder, "--json", "-o", tmp_path / "x.parquet")
+    summary = json.loads(out)
+    assert code == 1 and not summary["complete"] and summary["accounting"]["holds"]
+    assert summary["file"].endswith("7.pcap.gz") and summary["offset"] is not None
+    assert summary["input"]["failed"] and len(summary["input"]["broken"]) >= 1
+    named = " ".join(summary["input"]["warnings"])
+    assert all(name in named for name in ("7.pcap.gz", "notes.txt", "5.pcap"))
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert set(table["client_port"].to_pylist()) >= set(range(3000, 3006))
+    about = pq.read_metadata(tmp_path / "x.parquet").metadata
+    assert about[b"complete"] == b"false" and about[b"file"].endswith(b"7.pcap.gz")
 
 
 def test_unwritable_output(synfin, capture, tmp_path):

@@ -34,6 +34,7 @@ cdef struct Stages:
     uint32_t at              # the packet in hand, where a full sink stopped the last call
     bint stepping            # ... after it was tracked, before the clock stepped back
     int8_t verdicts[BATCH_PACKETS]
+    uint32_t flows[BATCH_PACKETS]    # the record that the index named, 0: none
     Segment segments[BATCH_PACKETS]
     Key keys[BATCH_PACKETS]
 
@@ -51,18 +52,44 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
             key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
             prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
 
-# Starts loading the records that the slots name: the shared line and the sender's.
-cdef void prefetch_flows(Core* core, const Stages* stages) noexcept nogil:
-    cdef uint32_t i
-    cdef Slot* slot
+# Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
+# or begin before its packet's turn.
+cdef void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
+    cdef uint32_t i, at, hashed
     cdef char* flow
     for i in range(stages.count):
-        if stages.verdicts[i] == VD_SEGMENT:
-            slot = &core.table.slots[stages.keys[i].hash & core.table.mask]
-            if slot.flow:
-                flow = <char*>flow_of(core, slot.flow)
-                prefetch_write(flow)
-                prefetch_write(flow + 64 * (1 + stages.keys[i].sender))
+        stages.flows[i] = 0
+        if stages.verdicts[i] != VD_SEGMENT:
+            continue
+        hashed = stages.keys[i].hash
+        at = hashed & core.table.mask
+        while core.table.slots[at].flow and core.table.slots[at].hash != hashed:
+            at = (at + 1) & core.table.mask
+        stages.flows[i] = core.table.slots[at].flow
+        if stages.flows[i]:
+            flow = <char*>flow_of(core, stages.flows[i])
+            prefetch_write(flow)
+            prefetch_write(flow + 64)
+            prefetch_write(flow + 128)
+
+# Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
+# sample; and what a SYN, FIN or RST will write.
+cdef void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
+    cdef uint32_t i
+    cdef char* facts
+    cdef const Flow* flow
+    for i in range(stages.count):
+        if stages.flows[i] == 0:
+            continue
+        flow = flow_of(core, stages.flows[i])
+        if flow.phase != PH_OPEN or flow.seq[1 - stages.keys[i].sender].marks & EM_TIMED:
+            facts = <char*>facts_of(core, stages.flows[i])
+            prefetch_write(facts + 64)
+            prefetch_write(facts + 128)
+            if flow.phase != PH_OPEN:
+                prefetch_write(facts)
+                prefetch_write(facts + 192)
+                prefetch_write(facts + 256)
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:
@@ -279,6 +306,7 @@ cdef class Tracker:
                 if not failed:
                     decode_batch(self.core, self.stages, &batch.c)
                     prefetch_flows(self.core, self.stages)
+                    prefetch_facts(self.core, self.stages)
             done = not failed and track_batch(self.core, self.stages, &batch.c)
         self.busy = False
         if failed:

@@ -91,7 +91,8 @@ def _head(s: dict[str, Any]) -> list[str]:
         lines.append(f"{instant(first)} to {instant(last, not same_day)} UTC ({duration(last - first)})")
     if not s["complete"]:
         where = "" if s["file"] is None else s["file"] if s["offset"] is None else f"{s['file']}, byte {s['offset']:,}"
-        lines += ["", *textwrap.wrap(f"INCOMPLETE: {s['reason']}" + (f" ({where})" if where else ""), WIDTH)]
+        text = f"INCOMPLETE: {s['reason']}" + (f" ({where})" if where else "")
+        lines += ["", *textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False)]
     return lines
 
 
@@ -139,7 +140,9 @@ def _input(s: dict[str, Any]) -> list[str]:
     lines = [
         line
         for warning in warnings[:_WARNINGS]
-        for line in textwrap.wrap(warning, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for line in textwrap.wrap(
+            warning, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+        )  # a path stays whole, to be copied
     ]
     if len(warnings) > _WARNINGS:
         lines.append(f"and {number(len(warnings) - _WARNINGS, 'more warning')} (--json holds all)")

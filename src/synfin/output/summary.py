@@ -128,7 +128,7 @@ def file_metadata(run: Run, command: str) -> dict[str, str]:
 
 def input_report(report: Any) -> dict[str, Any]:
     """What the source found, as plain data: `synfin.sources.report.InputReport` and what follows from it."""
-    follows = {name: getattr(report, name) for name in ("gaps", "overlaps", "warnings")}
+    follows = {name: getattr(report, name) for name in ("failed", "gaps", "overlaps", "warnings")}
     return _plain({**vars(report), **follows})
 
 

@@ -57,7 +57,9 @@ class RawFile:
         self._file = None
         if path == STDIN:
             self.size = None
-            self._readinto = sys.stdin.buffer.readinto1
+            # Unbuffered: what is there is read at once, and an interrupted read leaves nothing half done.
+            self._file = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
+            self._readinto = self._file.readinto
             return
         try:
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
