@@ -46,6 +46,8 @@ cdef inline void take_fin(Context* x, bint acknowledged_before) noexcept nogil:
     if seq_gt(at + 1, sender.nxt):
         sender.nxt = at + 1
     if sender.marks & EM_FIN:
+        if at == closing.fin_seq[x.d]:
+            closing.fin_resent |= 1 << x.d
         return
     sender.marks |= EM_FIN
     closing.fin_seen[x.d] = x.packet.time_ns
@@ -68,7 +70,7 @@ cdef inline void note_fins_acknowledged(Context* x) noexcept nogil:
         if (x.flow.seq[end].marks & (EM_FIN | EM_FIN_ACKED)) == EM_FIN and covers_fin(x, end):
             x.flow.seq[end].marks |= EM_FIN_ACKED
             closing = closing_of(x.core, x.facts)
-            if end == closing.first_fin and end != x.d and closing.fin_count[end] == 1:
+            if end == closing.first_fin and end != x.d and not (closing.fin_resent >> end) & 1:
                 closing.fin_rtt = x.packet.time_ns - closing.fin_seen[end]
                 closing.has |= CM_FIN_RTT
 

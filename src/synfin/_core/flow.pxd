@@ -209,6 +209,7 @@ cdef struct Closing:
     uint8_t rst_ttl
     uint8_t time_wait        # bit e: end e entered TIME-WAIT
     uint8_t time_wait_end    # TWE_*, valid with CM_TIME_WAIT_END
+    uint8_t fin_resent       # bit e: end e's first FIN came again
 
 cdef enum:
     CM_FIN = 1

@@ -238,14 +238,15 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
             expire_record(core, x.number)
             x.number = 0
             x.effective = fresh
-    count_segment(core, segment, x.effective)
     if x.number == 0:
+        count_segment(core, segment, fresh)
         begin_record(&x, key)
         return
     use_record(&x, x.number)
     flow = x.flow
     if (flow.phase == PH_OPEN and flow.state[0] == ST_ESTABLISHED and flow.state[1] == ST_ESTABLISHED
             and not segment.flags & (TH_SYN | TH_FIN | TH_RST) and not flow.marks & (FM_ATTEMPT | FM_HELD)):
+        count_segment(core, segment, x.effective)
         count_packet(&x)
         flow.seq[x.d].marks |= EM_BEYOND
         if is_acceptable(&x):
@@ -260,6 +261,8 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     if border == BEGINS:
         end_record(core, x.number, END_REUSE, x.effective)
         x.effective = fresh
+    count_segment(core, segment, x.effective)
+    if border == BEGINS:
         begin_record(&x, key)
     elif border == PROVES:
         begin_proven(&x, key)
