@@ -3,6 +3,9 @@ PYTHON ?= python3
 CAPTURE ?= examples
 VENV := .venv
 PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
+# cython-lint and auditwheel call helpers that pip puts beside them.
+WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
@@ -20,19 +23,21 @@ demo: $(VENV)/.built
 build: $(VENV)/.built
 
 test: $(VENV)/.tested
-	$(PY) -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.tested lint
-	$(PY) -m pytest -n 2
+	$(PYTEST)
 	$(PY) tools/render_docs.py --check
 
-# The same tests with Cython's bounds checks on, in an environment of their own.
+# The same tests with Cython's bounds checks on, in a copy of the tree: other compiler settings, other files.
 test-debug:
-	SYNFIN_DEBUG=1 $(MAKE) VENV=.venv-debug test
+	@mkdir -p build/debug
+	@tar -c --exclude=./build --exclude=./.git --exclude=./.venv --exclude='*.so' --exclude='./src/*.c' . | tar -x -C build/debug
+	SYNFIN_DEBUG=1 $(MAKE) -C build/debug test
 
 lint: $(VENV)/.linted
 	$(VENV)/bin/ruff check src tests tools benchmarks setup.py
-	$(VENV)/bin/cython-lint --max-line-length 122 src/synfin
+	$(WITH_HELPERS) cython-lint src/synfin
 
 docs: $(VENV)/.built
 	$(PY) tools/render_docs.py
@@ -47,11 +52,14 @@ bench: $(VENV)/.built
 truth: $(VENV)/.tested
 	$(MAKE) -C benchmarks truth PYTHON="$(abspath $(PY))"
 
+# A source package, and from it one wheel for every Python from 3.11 on, tagged for the oldest C library it runs with.
 dist: $(VENV)/.dist
-	rm -rf dist wheelhouse
+	rm -rf dist
 	$(PY) -m build --outdir dist .
-	$(VENV)/bin/auditwheel show dist/*.whl
-	$(PY) tools/test_wheel.py dist
+	$(WITH_HELPERS) auditwheel repair --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+	$(VENV)/bin/abi3audit --strict --summary dist/*.whl
+	$(PY) tools/test_wheel.py dist/*.whl
 
 # The lakehouse profile read by deltalake and pyiceberg; `make spark` by Spark (needs a Java runtime).
 lakehouse: $(VENV)/.tested
@@ -93,6 +101,6 @@ $(VENV)/.dist: $(VENV)/.made pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-debug build dist wheelhouse .pytest_cache .hypothesis benchmarks/build src/*.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis benchmarks/build src/*.egg-info
 	find src -name '*.so' -delete -o -name '*.c' -delete -o -name declared.pxd -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -94,7 +94,11 @@ def tcp(src: str, dst: str, sport: int, dport: int, *, seq: int, ack: int, flags
     head = struct.pack("!HHIIHHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, offset | flags, window, 0, 0)
     segment = head + opts + payload
     source, target = ipaddress.ip_address(src).packed, ipaddress.ip_address(dst).packed
-    pseudo = source + target + (struct.pack("!BBH", 0, 6, len(segment)) if len(source) == 4 else struct.pack("!II", len(segment), 6))
+    pseudo = (
+        source
+        + target
+        + (struct.pack("!BBH", 0, 6, len(segment)) if len(source) == 4 else struct.pack("!II", len(segment), 6))
+    )
     return segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
 
 
@@ -109,7 +113,9 @@ def ipv4(src: str, dst: str, body: bytes, *, protocol: int = 6, ttl: int = 64, d
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
 
-def ipv6(src: str, dst: str, body: bytes, *, next_header: int = 6, hop_limit: int = 64, length: int | None = None) -> bytes:
+def ipv6(
+    src: str, dst: str, body: bytes, *, next_header: int = 6, hop_limit: int = 64, length: int | None = None
+) -> bytes:
     """An IPv6 packet (RFC 8200); extension headers are the beginning of ``body``."""
     return struct.pack("!IHBB16s16s", 6 << 28, len(body) if length is None else length, next_header, hop_limit,
                        ipaddress.IPv6Address(src).packed, ipaddress.IPv6Address(dst).packed) + body  # fmt: skip

@@ -53,7 +53,9 @@ def tshark(path: Path) -> list[dict]:
 def test_counts_of_each_end_equal_tshark_s(name):
     path = Path(FOLDER) / name
     found = track(read([path]))
-    assert found.packets == sum(r["client_packets"] + r["server_packets"] for r in found.flows) + sum(found.skips.values())
+    assert found.packets == sum(r["client_packets"] + r["server_packets"] for r in found.flows) + sum(
+        found.skips.values()
+    )
     ours, theirs = Counter(), Counter()
     for row in found.flows:
         ends = [(row[f"{side}_ip"], row[f"{side}_port"]) for side in ("client", "server")]

@@ -28,7 +28,9 @@ def test_a_whole_connection_with_a_four_way_close():
     expect(row, rtt_server_ns=10 * MS, rtt_client_ns=10 * MS, rtt_handshake_ns=20 * MS, syn_backoff_ns=0)
     expect(row, client_isn=2**32 - 60, client_mss=1460, client_window_scale=7, client_sack_permitted=True)
     expect(row, server_mss=1400, server_window_scale=2, server_sack_permitted=False, server_timestamps=True)
-    expect(row, client_option_kinds=1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8, client_ttl=64, client_dont_fragment=True)
+    expect(
+        row, client_option_kinds=1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8, client_ttl=64, client_dont_fragment=True
+    )
     expect(row, close="fin_4way", closer="client", client_fin=at(90), server_fin=at(110), fin_rtt_ns=10 * MS)
     expect(row, half_closed_ns=20 * MS, close_duration_ns=30 * MS, end_reason="fin", packets_after_close=0)
     expect(row, client_state="TIME-WAIT", server_state="CLOSED", time_wait_side="client", time_wait_start=at(120))
@@ -64,7 +66,9 @@ def test_one_fin():
     d.fin(d.a)
     expect(flow(d), close="fin_unanswered", client_state="FIN-WAIT-1", server_state="ESTABLISHED")
     d.ack(d.b)
-    expect(flow(d), close="half_closed", client_state="FIN-WAIT-2", server_state="CLOSE-WAIT", end_reason="end_of_input")
+    expect(
+        flow(d), close="half_closed", client_state="FIN-WAIT-2", server_state="CLOSE-WAIT", end_reason="end_of_input"
+    )
 
 
 def test_the_acknowledgement_of_a_fin_passes_the_tap_before_the_fin():
@@ -227,7 +231,9 @@ def test_midstream_guesses_its_direction_and_a_late_syn_corrects_it():
     expect(flow(d), direction="server_port", client_port=40_000)
     d.syn(d.a)
     row = flow(d)
-    expect(row, direction="syn", client_port=80, handshake="complete", handshake_done=None, syn_count=1, rtt_server_ns=None)
+    expect(
+        row, direction="syn", client_port=80, handshake="complete", handshake_done=None, syn_count=1, rtt_server_ns=None
+    )
 
 
 def test_a_resent_syn_is_clean_matched_or_ambiguous():
@@ -245,7 +251,9 @@ def test_a_resent_syn_is_clean_matched_or_ambiguous():
     expect(retried(echo=2, values=(2, 2)), rtt_server_quality="ambiguous", syn_backoff_ns=SECOND)
     many = tuple(range(1, 11))
     expect(retried(echo=3, values=many), rtt_server_quality="matched", rtt_server_ns=7 * SECOND + 10 * MS)
-    expect(retried(echo=2, values=many), rtt_server_quality="ambiguous", rtt_server_ns=10 * MS)  # the last 8 are remembered
+    expect(
+        retried(echo=2, values=many), rtt_server_quality="ambiguous", rtt_server_ns=10 * MS
+    )  # the last 8 are remembered
 
 
 def test_a_completing_segment_with_payload_makes_the_client_s_rtt_ambiguous():

@@ -193,7 +193,9 @@ def test_late_packets_count_no_further_back_than_the_reorder_allowance():
     assert (rows[2], rows[9], rows[10]) == (0, 0, 2)  # not before its record's last effective time
     other = Dialogue(a_port=9)
     other.syn(other.a, time=START + 2 * SECOND)
-    rows = {(row["interval_start"] - START) // SECOND: row["packets"] for row in result(d.packets + other.packets).intervals}
+    rows = {
+        (row["interval_start"] - START) // SECOND: row["packets"] for row in result(d.packets + other.packets).intervals
+    }
     assert (rows[2], rows[9], rows[10]) == (0, 1, 2)
 
 
@@ -238,7 +240,11 @@ def test_the_vlan_may_be_part_of_the_key():
 def test_the_flow_id_by_hand():
     d = Dialogue()
     d.syn(d.a)
-    data = bytes.fromhex("04 0a000001 9c40 0a000002 0050") + (START + 10 * MS).to_bytes(8, "big") + (1000).to_bytes(4, "big")
+    data = (
+        bytes.fromhex("04 0a000001 9c40 0a000002 0050")
+        + (START + 10 * MS).to_bytes(8, "big")
+        + (1000).to_bytes(4, "big")
+    )
     value = 0xCBF29CE484222325
     for byte in data:
         value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1

@@ -92,7 +92,8 @@ cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogi
         return
     copies = &copies_of(x.core, x.facts).end[x.d]
     if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
-        push_copy(copies, x.facts.syn_first if client else x.facts.synack_first, first, x.flow.seq[x.d].nxt)
+        push_copy(copies, x.facts.syn_first if client else x.facts.synack_first, first,
+                  first.isn + 1 if x.flow.seq[x.d].marks & EM_BEYOND else x.flow.seq[x.d].nxt)
     push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
 
 cdef inline void note_syn_time(Context* x) noexcept nogil:
@@ -392,6 +393,8 @@ cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
     cdef uint32_t isn = x.facts.opening[peer].isn
     if own.marks & OM_INFERRED and x.segment.seq + 1 != own.isn:
         return False                     # the peer has acknowledged another ISN
+    if x.flow.seq[x.d].marks & EM_BARE_SYN and x.segment.seq != own.isn:
+        return False                     # its own SYN had another ISN
     if x.flow.seq[peer].marks & EM_SYN:
         return x.segment.ack == isn + 1 or (
             peer == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)
@@ -431,7 +434,8 @@ cdef inline void take_synack(Context* x) noexcept nogil:
             x.facts.marks |= FF_DATA_ACCEPTED
             x.facts.fast_open = TFO_DATA_ACCEPTED
     note_syn_acknowledged(x)
-    account_window(x)
+    if x.flow.marks & FM_ATTEMPT:
+        account_window(x)                # one that is resent later says nothing of the window now
     account_ack(x)
     move(x, x.d, EV_SND_SYNACK)
     standing_facts(x)

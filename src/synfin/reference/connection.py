@@ -22,13 +22,15 @@ class Connection(Record):
     def receive(self, segment: Segment) -> None:
         """Take a segment that belongs to this record (``successor`` said None)."""
         sender, peer = self.ends(segment)
-        was, over, rejected = self.phase(), self.finished, self.rst_rejected
-        holding = segment.kind == "syn" and segment is not self.first and self.judge_syn(sender, peer, segment.seq) == "held"
+        was, over, rejected = self.phase(), self.finished or self.failed, self.rst_rejected
+        holding = (
+            segment.kind == "syn" and segment is not self.first and self.judge_syn(sender, peer, segment.seq) == "held"
+        )
         if holding:
             self.hold(sender, segment)
         else:
             self.count_packet(segment)
-            self.after_close += over is not None
+            self.after_close += bool(over)
             getattr(self, f"take_{segment.kind}")(sender, peer, segment)
         sender.seen = True
         sender.sent_beyond |= segment.kind in {"rst", "plain"}
@@ -132,6 +134,7 @@ class Connection(Record):
             self.simultaneous = not self.split
         if self.attempt and self.failed:
             self.failed = self.answered = False
+            self.after_close = 0
             self.server_synack_ack = None
         if verdict == "late":
             self.correct_direction(sender, "syn")
@@ -139,6 +142,8 @@ class Connection(Record):
         if sender is self.client:
             self.syns.append(segment)
         sender.take_syn(segment, peer, not self.attempt)
+        if peer.has_acked(sender.isn):
+            sender.answer_decided = True  # the answer came before the SYN
         if self.attempt:
             self.move(sender, "SND_SYN", segment)
 
@@ -153,7 +158,9 @@ class Connection(Record):
         if segment is not self.first and not self.synack_belongs(sender, peer, segment):
             self.odd_syns += 1
             return
-        if self.not_seen:
+        late = self.not_seen
+        if late:
+            peer.isn = (segment.ack - 1) & MASK if peer.isn is None else peer.isn
             self.correct_direction(peer, "synack")
             self.leave_midstream()
         self.synacks.append((sender, segment))
@@ -162,6 +169,8 @@ class Connection(Record):
         self.answered |= self.attempt
         undecided = sender.isn is None or (self.attempt and not peer.has_acked(sender.isn))
         sender.take_syn(segment, peer, not self.attempt, undecided or sender.isn == segment.seq)
+        if late:
+            return
         self.answer(sender, peer, segment)
         sender.acknowledge(segment, peer)
         if peer.has_acked(sender.isn):
@@ -256,11 +265,13 @@ class Connection(Record):
             return False
         fin_seq = segment.seq + segment.payload
         end = fin_seq + segment.fin
-        odd = diff(end, peer.ack_max - peer.window_largest) < 0 or diff(segment.seq, peer.ack_max + peer.window_largest) > 0
+        odd = (
+            diff(end, peer.ack_max - peer.window_largest) < 0
+            or diff(segment.seq, peer.ack_max + peer.window_largest) > 0
+        )
         if segment.fin and fin_seq & MASK != sender.fin_seq and diff(fin_seq, peer.ack_max) < 0:
-            # The acknowledgement of a FIN may pass the tap before the FIN: then nothing else was seen at its number.
-            acked_first = diff(end, peer.ack_max) == 0 and (sender.nxt is None or diff(fin_seq, sender.nxt) >= 0)
-            odd = odd or not acked_first
+            # The acknowledgement of a FIN may pass the tap before the FIN: it covers the FIN and nothing beyond.
+            odd = odd or diff(end, peer.ack_max) < 0
         if odd and sender.odd_end == segment.seq:
             sender.unjudged = True
             return False

@@ -24,6 +24,8 @@ BSD_FAMILIES = {2: ethernet.ETH_TYPE_IP, 24: ethernet.ETH_TYPE_IP6, 28: ethernet
 ICMP_ERRORS = {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB}
 LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 219, 51, 228, 229, 166, 276
 LINKS_RAW, LINKS_PPP = {pcap.DLT_RAW, 14, 101}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
+EXTENSIONS = {0, 43, 44, 51, 60, 135, 139, 140}
+LONGEST = 1 << 30  # bytes of an IP packet whose own length field does not tell
 ANY_IP = -1  # instead of an Ethernet type: the first nibble tells
 
 
@@ -177,7 +179,7 @@ def ipv4(data: bytes, offset: int, on_wire: int) -> tuple:
     first, _, total, _, fragment, ttl, protocol, _, src, dst = struct.unpack_from("!BBHHHBBH4s4s", data, offset)
     header = (first & 15) * 4
     total = total or on_wire
-    if first >> 4 != 4 or header < 20 or total < header:
+    if first >> 4 != 4 or header < 20 or not header <= total <= LONGEST:
         raise Skip("bad_ip_header")
     need(data, offset, header)
     body = offset + header
@@ -195,11 +197,11 @@ def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
     """The IPv6 header and its extension headers (RFC 8200 section 4)."""
     need(data, offset, 40)
     first, length, following, hops, src, dst = struct.unpack_from("!IHBB16s16s", data, offset)
-    total = length + 40 if length else on_wire
-    if first >> 28 != 6 or total < 40:
+    total = length + 40 if length else jumbo_length(data, offset, following) or on_wire
+    if first >> 28 != 6 or not 40 <= total <= LONGEST:
         raise Skip("bad_ip_header")
     at, end = offset + 40, offset + total
-    while following in (0, 43, 44, 51, 60, 135, 139, 140):
+    while following in EXTENSIONS:
         if at + 8 > end:
             raise Skip("bad_ip_header")
         need(data, at, 8)
@@ -208,7 +210,7 @@ def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
         if at + size > end:
             raise Skip("bad_ip_header")
         if kind == 44 and struct.unpack_from("!H", data, at + 2)[0] & 0xFFF8:
-            raise Skip("fragment" if header == ip.IP_PROTO_TCP else "not_tcp")
+            raise Skip("fragment" if header == ip.IP_PROTO_TCP or header in EXTENSIONS else "not_tcp")
         following, at = header, at + size
     if following == ip.IP_PROTO_ICMP6:
         need(data, at, 1)
@@ -216,6 +218,13 @@ def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
     if following != ip.IP_PROTO_TCP:
         raise Skip("not_tcp")
     return at, end, total, 6, src, dst, hops, None
+
+
+def jumbo_length(data: bytes, offset: int, following: int) -> int | None:
+    """The packet's length by a jumbo payload option that is first in a hop-by-hop header (RFC 2675)."""
+    if following == 0 and data[offset + 42 : offset + 44] == b"\xc2\x04" and len(data) >= offset + 48:
+        return 40 + int.from_bytes(data[offset + 44 : offset + 48], "big")
+    return None
 
 
 def tcp(data: bytes, vlan: int | None, fields: tuple) -> Segment:

@@ -138,8 +138,10 @@ class End:
         fits = self.isn == isn or (self.isn is None and (late or self.first_seq == (isn + 1) & MASK))
         self.isn = isn
         if not fits or self.nxt is None:
-            self.nxt, self.holes, self.base = sequence_end, [], (isn + 1) & MASK
-            self.acked = diff(peer.ack_max, self.base) if peer.ack_max is not None else 0
+            self.nxt, self.holes = sequence_end, []
+            if not late or self.base is None:
+                self.base = (isn + 1) & MASK
+                self.acked = diff(peer.ack_max, self.base) if peer.ack_max is not None else 0
 
     def take_syn(self, segment: Segment, peer: End, late: bool, decides: bool = True) -> None:
         """A copy of its SYN or SYN-ACK; ``late`` after the handshake; a mere variant does not decide its ISN."""
@@ -189,7 +191,9 @@ class End:
         end = start + length
         new = max(0, end - max(start, self.nxt))
         inside = sum(max(0, min(end, b) - max(start, a)) for a, b in self.holes)
-        pieces = [piece for a, b in self.holes for piece in ((a, min(b, start)), (max(a, end), b))] if length else self.holes
+        pieces = (
+            [piece for a, b in self.holes for piece in ((a, min(b, start)), (max(a, end), b))] if length else self.holes
+        )
         self.holes = [(a, b) for a, b in pieces if a < b]
         if start > self.nxt:
             if self.holes and self.holes[-1][1] == self.nxt:

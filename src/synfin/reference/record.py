@@ -116,8 +116,10 @@ class Record:
             return self.held
         if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
             return self.held if holder is sender and held.seq == segment.seq else []
-        new = segment.seq != sender.isn and not self.synack_belongs(sender, peer, segment)
-        return [] if segment.kind == "synack" and self.finished and new else None
+        new = segment.seq != sender.isn and not peer.syn_acked_by(segment.ack)
+        if segment.kind == "synack" and self.finished and new and not self.synack_belongs(sender, peer, segment):
+            return []
+        return None
 
     def judge_syn(self, sender: End, peer: End, isn: int) -> str:
         """What a SYN is to this record: ``new``, ``held``, ``resend``, ``late``, ``opens`` or ``odd``."""
@@ -136,6 +138,10 @@ class Record:
             return "new"
         return "held" if self.answered else "opens"
 
+    def synack_acked(self, sender: End, peer: End) -> bool:
+        """Has a SYN-ACK of the peer acknowledged the sender's SYN? Then its ISN is settled."""
+        return any(end is peer and sender.syn_acked_by(synack.ack) for end, synack in self.synacks)
+
     def is_resent_syn(self, segment: Segment) -> bool:
         """Does this SYN repeat its sender's, or the held one, while the record is not finished?"""
         sender, _ = self.ends(segment)
@@ -144,15 +150,13 @@ class Record:
         return segment.kind == "syn" and not self.finished and bool(held or known)
 
     def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
-        """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle.
-
-        Once the handshake is over and nothing is known of the peer's SYN, one with the sender's known ISN is a resend.
-        """
+        """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
+        inferred = sender.isn is not None and not sender.isn_captured
+        if inferred and sender.isn != segment.seq and self.synack_acked(sender, peer):
+            return False
         if peer.isn is not None:
             return peer.syn_acked_by(segment.ack)
-        if sender.isn_captured:
-            return not self.attempt and sender.isn == segment.seq
-        return sender.first_seq == (segment.seq + 1) & MASK
+        return not sender.isn_captured and sender.first_seq == (segment.seq + 1) & MASK
 
     def deadline(self) -> int:
         return self.restarted + self.timeout()

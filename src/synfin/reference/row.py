@@ -68,13 +68,13 @@ def opening(record: Connection) -> dict:
         "handshake": record.handshake(), "simultaneous_open": record.simultaneous, "split_open": record.split,
         "syn_first": syns[0].time if syns else None, "syn_last": syns[-1].time if syns else None, "syn_count": len(syns),
         "synack_first": synacks[0].time if synacks else None, "synack_last": synacks[-1].time if synacks else None,
-        "synack_count": len(synacks), "synack_isn_variants": len({segment.seq for segment in server_synacks(record)}),
+        "synack_count": len(synacks), "synack_isn_variants": len({segment.seq for segment in synacks}),
         "handshake_done": record.handshake_done, "rtt_server_ns": client.rtt, "rtt_client_ns": server.rtt,
         "rtt_handshake_ns": handshake_rtt, "rtt_server_quality": client.rtt_quality,
         "rtt_client_quality": server.rtt_quality,
         "syn_backoff_ns": span(measured.time, syns[0].time) if syns else None,
         "ecn": ecn(record), "fast_open": fast_open(record), "mptcp": mptcp(record),
-        "syn_payload_bytes": syns[0].payload if syns else None, "odd_syns": record.odd_syns,
+        "syn_payload_bytes": syns[0].payload if syns else 0, "odd_syns": record.odd_syns,
         "odd_segments": record.odd_segments,
     }  # fmt: skip
 

@@ -75,7 +75,7 @@ class Tracker:
             record.held = [] if earlier else record.held
             self.end(key, "reuse", now)
         if earlier is not None:
-            now = max([fresh, *(held.effective for held in earlier)])
+            now = now if earlier else fresh  # without proof, a new record has no last effective time to go on from
             self.live[key] = record = Connection((earlier or [segment])[0], self.settings)
             for held in earlier:
                 record.receive(held)
@@ -135,8 +135,6 @@ class Tracker:
         for record in self.live.values():
             record.restarted += new - old
             record.last_effective += new - old
-            for held in record.held:
-                held.effective += new - old
         self.deadlines = [(record.deadline(), -number, key) for number, (key, record) in enumerate(self.live.items())]
         heapq.heapify(self.deadlines)
 

@@ -55,8 +55,8 @@ cdef enum:
 cdef inline uint64_t _power10(uint32_t n) noexcept nogil:
     # IN n: at most 19.
     cdef uint64_t value = 1
-    cdef uint32_t i
-    for i in range(n):
+    cdef uint32_t _i
+    for _i in range(n):
         value *= 10
     return value
 
