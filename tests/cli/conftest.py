@@ -20,10 +20,11 @@ def capture(tmp_path):
 
 
 @pytest.fixture
-def synfin(capfd):
+def synfin(capfd, monkeypatch):
     """Run the command here; returns (exit code, standard output, standard error)."""
 
     def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["synfin", *map(str, arguments)])
         with pytest.raises(SystemExit) as leaving:
             main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import random
 import shutil
@@ -239,13 +238,14 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
 def test_standard_input(tmp_path, monkeypatch):
     content = pcap([(T0 + i, b"x" * i) for i in range(50)])
 
-    class Stdin:
-        buffer = io.BufferedReader(io.BytesIO(gzip.compress(content)))
+    def pipe_in(data):
+        (tmp_path / "stdin").write_bytes(data)
+        monkeypatch.setattr(sys, "stdin", open(tmp_path / "stdin"))  # noqa: SIM115
 
-    monkeypatch.setattr(sys, "stdin", Stdin)
+    pipe_in(gzip.compress(content))
     rows, source = read("-")
     assert len(rows) == 50 and source.files == ["-"] and source.bytes_total is None and source.bytes_read > 0
-    Stdin.buffer = io.BufferedReader(io.BytesIO(b"words"))
+    pipe_in(b"words")
     with pytest.raises(NotACaptureError, match="standard input is not a capture"):
         CaptureInput(["-"])
 

@@ -1,0 +1,176 @@
+"""Random talk for the comparison of the core with the slow tracker: dialogues that are mostly lawful, then what happens to
+them between the ends and the tap (loss, doubling, reordering, odd clocks), and settings."""
+
+from __future__ import annotations
+
+import random
+
+from dialogue import Captured, Dialogue, options
+
+from synfin.settings import Settings
+
+MS = 1_000_000
+SECOND = 1_000 * MS
+START = 1_700_000_000 * SECOND
+
+ISNS = (0, 1000, 2**31 - 20, 2**31, 2**32 - 1, 2**32 - 120)
+FLAGS = ("S", "SA", "A", "A", "A", "PA", "PA", "PA", "FA", "FA", "R", "RA", "F", "P", "", "SEC", "SAE", "SF", "SR")
+WAITS = (0, SECOND, 9 * SECOND, 10 * SECOND, 30 * SECOND, 60 * SECOND, 75 * SECOND, 100 * SECOND, 3 * 3600 * SECOND)
+
+
+def _opts(rnd: random.Random, echo: int) -> bytes:
+    return options(
+        mss=rnd.choice([None, 1460]), scale=rnd.choice([None, 0, 7, 14, 15]), sack=rnd.random() < 0.5,
+        ts=rnd.choice([None, (rnd.choice([1, 2, 3]), echo)]), fast_open=rnd.choice([None, None, b"", b"cookie12"]),
+        mptcp=rnd.choice([None, None, b"\x01\x01"]),
+    )  # fmt: skip
+
+
+def _exchange(rnd: random.Random, talk: Dialogue) -> None:
+    """A stretch that real hosts would send."""
+    a, b = talk.a, talk.b
+    if rnd.random() < 0.5:
+        a, b = b, a
+    kind = rnd.randrange(9)
+    if kind == 0:
+        talk.data(a, rnd.choice([1, 100, 1448]))
+        talk.ack(b)
+    elif kind == 1:
+        talk.close(a)
+    elif kind == 2:  # three segments
+        talk.fin(a)
+        talk.fin(b)
+        talk.ack(a)
+    elif kind == 3:  # both at once
+        talk.fin(a, ack=b.nxt)
+        talk.fin(b, ack=a.nxt - 1)
+        talk.ack(a)
+        talk.ack(b)
+    elif kind == 4:
+        talk.rst(a, extra=rnd.choice(["", "A"]))
+    elif kind == 5:
+        talk.keep_alive(a, rnd.choice([0, 1]))
+        talk.ack(b)
+    elif kind == 6:
+        talk.data(a, 300)
+        talk.data(a, 300, captured=False)
+        talk.data(a, 300)
+        talk.ack(b, ack=a.nxt - 600)
+        talk.ack(b, ack=a.nxt - 600)
+        talk.data(a, 300, seq=a.nxt - 600)
+        talk.ack(b)
+    elif kind == 7:
+        talk.reborn(a_isn=rnd.choice(ISNS), b_isn=rnd.choice(ISNS))
+        _opening(rnd, talk)
+    else:
+        talk.ack(a, window=rnd.choice([0, 1, 65535]))
+
+
+def _opening(rnd: random.Random, talk: Dialogue) -> None:
+    kind = rnd.randrange(10)
+    a, b = talk.a, talk.b
+    payload = rnd.choice([0, 0, 0, 10])
+    talk.syn(a, payload, opts=_opts(rnd, 0))
+    if kind <= 4:
+        talk.synack(b, ack=a.isn + 1 + rnd.choice([0, payload]), opts=_opts(rnd, rnd.choice([1, 2, 3])))
+        talk.ack(a)
+    elif kind == 5:
+        talk.syn(a, opts=_opts(rnd, 0), seq=a.isn, step=rnd.choice([SECOND, 3 * SECOND]))
+        talk.synack(b, opts=_opts(rnd, rnd.choice([1, 2, 3])))
+        talk.synack(b, opts=_opts(rnd, rnd.choice([1, 2, 3])), seq=rnd.choice([b.isn, b.isn, 77]))
+        talk.send(a, "A", opts=options(ts=(5, rnd.choice([1, 2, 3]))))
+    elif kind == 6:
+        talk.rst(b, extra="A", seq=0)
+        if rnd.random() < 0.5:
+            talk.syn(a, opts=_opts(rnd, 0))
+    elif kind == 7:  # simultaneous open
+        talk.syn(b, opts=_opts(rnd, 0))
+        talk.synack(a)
+        talk.synack(b)
+    elif kind == 8:  # split
+        talk.ack(b)
+        talk.syn(b)
+        talk.synack(a)
+        talk.ack(b)
+    elif rnd.random() < 0.5:
+        talk.synack(b)
+
+
+def _anything(rnd: random.Random, talk: Dialogue) -> None:
+    """One segment that nobody should send, or hardly."""
+    end = rnd.choice([talk.a, talk.b])
+    peer = talk.peer(end)
+    how: dict = {}
+    flags = rnd.choice(FLAGS)
+    if rnd.random() < 0.4:
+        base = rnd.choice([end.nxt, end.isn, peer.nxt])
+        how["seq"] = (base + rnd.choice([-1, 0, 1, -100, 100, -70_000, 70_000, 2**31])) % 2**32
+    if rnd.random() < 0.3:
+        how["ack"] = (rnd.choice([peer.nxt, peer.isn]) + rnd.choice([-1, 0, 1, 2, -100, 100, 5000])) % 2**32
+    if rnd.random() < 0.2:
+        how["window"] = rnd.choice([0, 1, 500])
+    if rnd.random() < 0.1:
+        end.isn = rnd.choice(ISNS)
+    talk.send(end, flags, rnd.choice([0, 0, 1, 100]), **how)
+
+
+def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
+    """What happens between the ends and the tap."""
+    trouble = rnd.choice([0.0, 0.0, 0.05, 0.2])
+    seen: list[Captured] = []
+    for packet in packets:
+        if rnd.random() < trouble:
+            what = rnd.randrange(5)
+            if what == 0:
+                continue
+            if what == 1:
+                seen.append(packet)
+            elif what == 2:
+                packet = packet._replace(time_ns=packet.time_ns + rnd.choice([-1, 1]) * rnd.choice([5 * MS, 2 * SECOND]))
+            elif what == 3:
+                packet = packet._replace(time_ns=packet.time_ns + rnd.choice([-2, 2, 40_000]) * 3600 * SECOND)
+            elif seen:
+                seen.insert(len(seen) - 1, packet)
+                continue
+        seen.append(packet)
+    return seen
+
+
+def talk(seed: int) -> tuple[list[list[Captured]], Settings]:
+    """Packets of one to three captures, and settings, from a seed."""
+    rnd = random.Random(seed)
+    strange = rnd.choice([0.0, 0.1, 0.5])
+    everything: list[Captured] = []
+    for number in range(rnd.choice([1, 1, 2, 3])):
+        six = rnd.random() < 0.2
+        conversation = Dialogue(
+            a_ip="2001:db8::1" if six else "10.0.0.1", b_ip="2001:db8::2" if six else "10.0.0.2",
+            a_port=rnd.choice([40_000, 80, 50_000]), b_port=rnd.choice([80, 443, 40_001]),
+            a_isn=rnd.choice(ISNS), b_isn=rnd.choice(ISNS), start=START + number * rnd.choice([0, 7 * MS, 80 * SECOND]),
+            vlans=rnd.choice([(), (), (5,), (7, 5)]),
+        )  # fmt: skip
+        if rnd.random() < 0.8:
+            _opening(rnd, conversation)
+        for _ in range(rnd.randrange(1, 14)):
+            if rnd.random() < 0.1:
+                conversation.wait(rnd.choice(WAITS) + rnd.choice([-1, 0, 1, -10 * MS]))
+            if rnd.random() < strange:
+                _anything(rnd, conversation)
+            else:
+                _exchange(rnd, conversation)
+        everything += conversation.packets
+    everything.sort(key=lambda packet: packet.time_ns)
+    everything = _between(rnd, everything)
+    if rnd.random() < 0.05:  # a clock that was wrong for a while
+        everything = [p._replace(time_ns=p.time_ns + 90_000 * SECOND) for p in everything] + everything * 20
+    files = [[] for _ in range(rnd.choice([1, 1, 1, 2, 3]))]
+    for index, packet in enumerate(everything):
+        files[index * len(files) // len(everything) if seed % 2 else rnd.randrange(len(files))].append(packet)
+    # Two hours of an open connection are thousands of interval rows: mostly shorter ones here.
+    patient = rnd.random() < 0.1
+    settings = Settings(
+        interval=60 * SECOND if patient else rnd.choice([SECOND, SECOND, 100 * MS]), reorder=rnd.choice([1, 1, 0, 5]) * SECOND,
+        idle_timeout=(7440 if patient else 100) * SECOND, one_sided_timeout=(300 if patient else 30) * SECOND,
+        time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]),
+    )  # fmt: skip
+    return [packets for packets in files if packets], settings
