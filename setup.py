@@ -45,8 +45,14 @@ def extensions() -> list[Extension]:
     ]
 
 
+def outdated() -> bool:
+    """True when a C file was made by an older setup.py: Cython compares it with its sources, not with the directives."""
+    made = [path.with_suffix(".c") for path in ROOT.joinpath("src").rglob("*.pyx")]
+    return any(path.exists() and path.stat().st_mtime < Path(__file__).stat().st_mtime for path in made)
+
+
 declare()
 setup(
-    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, include_path=["src"]),
+    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, include_path=["src"], force=outdated()),
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

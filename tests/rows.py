@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from synfin import schema
 from synfin.run import Run
 from synfin.settings import Settings

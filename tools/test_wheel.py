@@ -146,7 +146,9 @@ def main() -> int:
         except Failure as failure:
             print(f"{arguments.wheel.name}: {failure}", file=sys.stderr)
             return 1
-    print(f"{arguments.wheel.name}: {files} files; the demo and plain, {', '.join(COMPRESSIONS)} captures run without a compiler")
+    print(
+        f"{arguments.wheel.name}: {files} files; the demo and plain, {', '.join(COMPRESSIONS)} captures run without a compiler"
+    )
     return 0
 
 

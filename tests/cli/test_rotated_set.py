@@ -73,7 +73,9 @@ def test_summary_names_every_fault_and_the_run_ends_with_1(synfin, folder, tmp_p
         (str(folder / name(CUT)), offset, "truncated")
     ]
     assert {path for path, _ in found["skipped"]} == {str(folder / name(EMPTY)), str(folder / name(TEXT))}
-    assert [sorted(pair) for pair in found["duplicates"]] == [[str(folder / name(DOUBLED)), str(folder / "net-zzz.pcap.gz")]]
+    assert [sorted(pair) for pair in found["duplicates"]] == [
+        [str(folder / name(DOUBLED)), str(folder / "net-zzz.pcap.gz")]
+    ]
     assert pq.read_metadata(tmp_path / "rows.parquet").metadata[b"complete"] == b"false"
 
 

@@ -143,7 +143,6 @@ def read_table(captures: list[Path], table: str) -> pa.Table:
 def reference_tables(captures: list[Path]) -> tuple[pa.Table, pa.Table]:
     """The slow tracker's flows and intervals."""
     from synfin.reference import read, track
-
     from synfin.schema import TABLES
 
     def as_table(rows: list[dict], name: str) -> pa.Table:

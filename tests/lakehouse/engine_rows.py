@@ -11,7 +11,9 @@ KEYS = {"flows": "flow_id", "intervals": "interval_start_ns"}
 def plain(table):
     """A table's rows with microseconds since 1970 for instants, so that no zone or clock setting comes into play."""
     columns = [
-        column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
+        if pa.types.is_timestamp(column.type)
+        else column
         for column in table.columns
     ]
     return pa.Table.from_arrays(columns, table.column_names).to_pylist()

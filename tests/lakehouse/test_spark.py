@@ -7,7 +7,7 @@ import sys
 import pytest
 from engine_rows import in_order
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 pyspark = pytest.importorskip("pyspark", reason="needs pyspark (make spark)")
 TYPES = {"bigint", "int", "smallint", "boolean", "string", "timestamp"}
 

@@ -82,7 +82,7 @@ def test_no_python(tree):
 def test_python_without_headers(tree):
     program(tree, "cc")
     bare = 'import sys, sysconfig; sysconfig.get_path = lambda name: "/nowhere"; exec(sys.argv[1])'
-    program(tree, "python3", f"#!/bin/sh\nexec \"{sys.executable}\" -c '{bare}' \"$2\"\n")
+    program(tree, "python3", f'#!/bin/sh\nexec "{sys.executable}" -c \'{bare}\' "$2"\n')
     assert "headers" in make(tree, "demo")
 
 

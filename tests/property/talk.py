@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 
 from dialogue import Captured, Dialogue, options
-
 from synfin.settings import Settings
 
 MS = 1_000_000
@@ -104,7 +103,7 @@ def _anything(rnd: random.Random, talk: Dialogue) -> None:
     flags = rnd.choice(FLAGS)
     if rnd.random() < 0.4:
         base = rnd.choice([end.nxt, end.isn, peer.nxt])
-        how["seq"] = (base + rnd.choice([-1, 0, 1, -100, 100, -70_000, 70_000, 2**31])) % 2**32
+        how["seq"] = (base + rnd.choice([-1, 0, 1, -100, 100, -70_000, 70_000, 2**30])) % 2**32
     if rnd.random() < 0.3:
         how["ack"] = (rnd.choice([peer.nxt, peer.isn]) + rnd.choice([-1, 0, 1, 2, -100, 100, 5000])) % 2**32
     if rnd.random() < 0.2:
@@ -119,6 +118,7 @@ def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
     trouble = rnd.choice([0.0, 0.0, 0.05, 0.2])
     seen: list[Captured] = []
     for packet in packets:
+        moved = packet.time_ns
         if rnd.random() < trouble:
             what = rnd.randrange(5)
             if what == 0:
@@ -126,13 +126,13 @@ def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
             if what == 1:
                 seen.append(packet)
             elif what == 2:
-                packet = packet._replace(time_ns=packet.time_ns + rnd.choice([-1, 1]) * rnd.choice([5 * MS, 2 * SECOND]))
+                moved += rnd.choice([-1, 1]) * rnd.choice([5 * MS, 2 * SECOND])
             elif what == 3:
-                packet = packet._replace(time_ns=packet.time_ns + rnd.choice([-2, 2, 40_000]) * 3600 * SECOND)
+                moved += rnd.choice([-2, 2, 40_000]) * 3600 * SECOND
             elif seen:
                 seen.insert(len(seen) - 1, packet)
                 continue
-        seen.append(packet)
+        seen.append(packet._replace(time_ns=moved))
     return seen
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from dialogue import write_pcap, write_pcapng
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import compare, fast, order
 from talk import talk
+
+from dialogue import write_pcap, write_pcapng
+from rows import compare, fast, order
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -65,7 +68,7 @@ def test_splitting_a_capture_changes_nothing(folder, seed, pieces):
     """A rotated set is one stream. Not where the clock jumps: the last packet of a file is judged without a next one."""
     files, tracking = talk(seed)
     packets = sorted((packet for part in files for packet in part), key=lambda packet: packet.time_ns)
-    gaps = [b.time_ns - a.time_ns for a, b in zip(packets, packets[1:], strict=False)]
+    gaps = [b.time_ns - a.time_ns for a, b in pairwise(packets)]
     if len(packets) < pieces or max(gaps) > 3_600 * 10**9:
         return
     size = -(-len(packets) // pieces)

@@ -227,7 +227,7 @@ cdef inline bint is_keep_alive(Context* x) noexcept nogil:
     cdef Seq* peer = &x.flow.seq[1 - x.d]
     if not sender.marks & EM_NXT or x.segment.seq + 1 != sender.nxt or x.segment.payload_bytes > 1:
         return False
-    return x.segment.payload_bytes == 0 or (peer.marks & EM_ACK and peer.ack == sender.nxt)
+    return x.segment.payload_bytes == 0 or (peer.marks & EM_ACK and seq_ge(peer.ack, sender.nxt))
 
 # RFC 5681 section 2. Before: a pure ACK, and the sender's account is still that of its last segment.
 cdef inline bint is_duplicate_ack(Context* x) noexcept nogil:

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
 from synfin._core.data cimport account_ack, account_window
-from synfin._core.machine cimport move, standing_facts
+from synfin._core.machine cimport covers_syn, move, standing_facts
 from synfin._core.seq cimport seq_ge
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 
@@ -268,7 +268,6 @@ cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
     x.flow.marks &= ~<uint8_t>FM_ATTEMPT
     x.flow.state[0] = ST_ESTABLISHED
     x.flow.state[1] = ST_ESTABLISHED
-    x.flow.seq[client_end(x.flow)].marks |= EM_SYN_ACKED
     if by_client:
         x.facts.handshake_done = x.packet.time_ns
         x.facts.marks |= FF_DONE
@@ -308,6 +307,9 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
     read_opening(x.segment, options, &x.facts.opening[x.d])
     set_window_shifts(x.flow, x.facts)
     sender.marks |= EM_SYN | EM_SYN_ACKED
+    if x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
+        sender.marks |= EM_PAYLOAD
+        x.facts.first_payload[x.d] = x.packet.time_ns
     if syn:
         sender.marks |= EM_BARE_SYN
         if x.d == client_end(x.flow):
@@ -317,6 +319,11 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
         note_synack_time(x)
         x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
         infer_peer_isn(x)
+
+# A SYN or SYN-ACK that comes to the tap after the peer's acknowledgement of it gives no round trip.
+cdef inline void note_answered_before(Context* x) noexcept nogil:
+    if covers_syn(x.facts, &x.flow.seq[1 - x.d], &x.flow.seq[x.d], x.d):
+        x.flow.seq[x.d].marks |= EM_SYN_ACKED
 
 # A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open.
 cdef inline void take_first_syn(Context* x, const Options* options) noexcept nogil:
@@ -334,6 +341,7 @@ cdef inline void take_first_syn(Context* x, const Options* options) noexcept nog
         x.facts.marks |= FF_SIMULTANEOUS
     sender.marks = (sender.marks | EM_SYN | EM_BARE_SYN | EM_NXT) & ~<uint16_t>EM_PASSIVE
     sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
+    note_answered_before(x)
     take_syn_payload(x)
     account_window(x)
     move(x, x.d, EV_SND_SYN)
@@ -348,10 +356,7 @@ cdef inline void take_syn_payload(Context* x) noexcept nogil:
 # An attempt that failed is opened again by its own SYN (SPEC 3.2).
 cdef inline void reopen_attempt(Context* x) noexcept nogil:
     cdef Closing* closing = closing_of(x.core, x.facts)
-    cdef int server = 1 - client_end(x.flow)
     x.flow.phase = PH_SYN
-    if x.flow.state[server] == ST_CLOSED:
-        x.flow.state[server] = ST_LISTEN
     closing.has &= ~<uint8_t>CM_CLOSED
     closing.packets_after_close = 0
 
@@ -365,6 +370,9 @@ cdef inline void take_resent_syn(Context* x, const Options* options) noexcept no
     remember_copy(x, &opening)
     if x.d == client_end(x.flow):
         note_syn_time(x)
+    if x.flow.marks & FM_ATTEMPT:
+        account_window(x)
+    x.flow.seq[x.d].marks |= EM_BARE_SYN
     move(x, x.d, EV_SND_SYN)
 
 cdef inline void count_odd_syn(Context* x) noexcept nogil:
@@ -406,7 +414,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef bint first = not sender.marks & EM_SYN
     tcp_options(x.segment, &options)
-    if not x.flow.marks & FM_ATTEMPT and is_late_opening(x.flow, x.facts, x.d, x.segment):
+    if x.flow.marks & FM_NOT_SEEN and is_late_opening(x.flow, x.facts, x.d, x.segment):
         take_late_opening(x, &options)
         return
     if not is_acceptable_synack(x):
@@ -424,6 +432,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         x.flow.phase = PH_SYNACK
     if first:
         sender.marks |= EM_SYN
+        note_answered_before(x)
         if not sender.marks & EM_NXT:
             sender.marks |= EM_NXT
             sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
@@ -434,7 +443,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
             x.facts.marks |= FF_DATA_ACCEPTED
             x.facts.fast_open = TFO_DATA_ACCEPTED
     note_syn_acknowledged(x)
-    if x.flow.marks & FM_ATTEMPT:
+    if first or x.flow.marks & FM_ATTEMPT:
         account_window(x)                # one that is resent later says nothing of the window now
     account_ack(x)
     move(x, x.d, EV_SND_SYNACK)

@@ -132,6 +132,7 @@ class Connection(Record):
         if verdict == "opens" and segment is not self.first:
             self.split = self.server_acked
             self.simultaneous = not self.split
+            sender.passive = False
         if self.attempt and self.failed:
             self.failed = self.answered = False
             self.after_close = 0
@@ -193,14 +194,14 @@ class Connection(Record):
         copies = [copy for copy in remembered if copy.isn == isn]
         if not copies:
             return
-        largest = max(copy.segment.payload for copy in copies)
-        peer.adopt(isn, (isn + 1 + largest) & MASK, sender)
-        chosen, quality = copies[-1], "clean"
+        payload = next(copy.segment.payload for copy in peer.copies if copy.isn == isn)
+        peer.adopt(isn, (isn + 1 + payload) & MASK, sender)
+        chosen, quality = (exact or copies)[-1], "clean"
         if len(copies) > 1:
             echo = parse_options(segment.options).timestamps
             named = [c for c in copies if echo and c.options.timestamps and c.options.timestamps[0] == echo[1]]
-            chosen, quality = (named[0], "matched") if len(named) == 1 else (copies[-1], "ambiguous")
-        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + largest) > 0
+            chosen, quality = (named[0], "matched") if len(named) == 1 else (chosen, "ambiguous")
+        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + payload) > 0
         if segment.kind == "plain" and waited:
             quality = "ambiguous"
         peer.answered = chosen
@@ -336,7 +337,7 @@ class Connection(Record):
             self.move(peer, "SND_ACK_OF_FIN", segment)
         if peer.fin_seq is None:
             self.first_fin = sender
-        elif peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
+        elif not self.finished and peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
             self.swap_fins(sender, peer, segment)
         elif not self.shape:
             acked_now = sender.has_acked(peer.fin_seq)
@@ -345,8 +346,6 @@ class Connection(Record):
     def swap_fins(self, closer: End, second: End, segment: Segment) -> None:
         """The tap saw the second FIN first: it acknowledges this one."""
         self.first_fin, self.fin_rtt, self.payload_after_fin = closer, None, 0
-        if self.finished:
-            return
         self.shape = "fin_3way"
         closer.state, second.state = "FIN-WAIT-2", "LAST-ACK"
         if closer.has_acked(second.fin_seq):

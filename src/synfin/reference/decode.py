@@ -22,7 +22,7 @@ PPP_TO_ETHERTYPE = {
 BSD_FAMILIES = {2: ethernet.ETH_TYPE_IP, 24: ethernet.ETH_TYPE_IP6, 28: ethernet.ETH_TYPE_IP6, 30: ethernet.ETH_TYPE_IP6,
                 10: ethernet.ETH_TYPE_IP6}  # fmt: skip
 ICMP_ERRORS = {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB}
-LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 219, 51, 228, 229, 166, 276
+LINK_CHDLC, LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 104, 219, 51, 228, 229, 166, 276
 LINKS_RAW, LINKS_PPP = {pcap.DLT_RAW, 14, 101}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
 EXTENSIONS = {0, 43, 44, 51, 60, 135, 139, 140}
 LONGEST = 1 << 30  # bytes of an IP packet whose own length field does not tell
@@ -103,8 +103,10 @@ def decode(data: bytes, wire_len: int, link_type: int) -> Segment:
 def link_layer(data: bytes, link_type: int) -> tuple[int | None, int]:
     """The Ethernet type that the link header names, and where its payload begins."""
     if link_type == pcap.DLT_EN10MB:
-        need(data, 0, 14)
-        return struct.unpack_from("!H", data, 12)[0], 14
+        return ethernet_type(data, 0)
+    if link_type == LINK_CHDLC:
+        need(data, 0, 4)
+        return struct.unpack_from("!H", data, 2)[0], 4
     if link_type == pcap.DLT_LINUX_SLL:
         need(data, 0, 16)
         return struct.unpack_from("!H", data, 14)[0], 16
@@ -131,6 +133,20 @@ def link_layer(data: bytes, link_type: int) -> tuple[int | None, int]:
     if link_type == LINK_MPLS:
         return ethernet.ETH_TYPE_MPLS, 0
     raise Skip(f"link_type_{link_type}")
+
+
+def ethernet_type(data: bytes, offset: int) -> tuple[int | None, int]:
+    """An Ethernet header; a length in place of the type may be followed by LLC and SNAP, which hold the type."""
+    need(data, offset, 14)
+    kind = struct.unpack_from("!H", data, offset + 12)[0]
+    if kind > 1500:
+        return kind, offset + 14
+    need(data, offset, 17)
+    if data[offset + 14 : offset + 17] != b"\xaa\xaa\x03":
+        return None, offset + 14
+    need(data, offset, 22)
+    snap = data[offset + 17 : offset + 20] == bytes(3)
+    return struct.unpack_from("!H", data, offset + 20)[0] if snap else None, offset + 22
 
 
 def point_to_point(data: bytes, offset: int) -> tuple[int | None, int]:
@@ -166,9 +182,12 @@ def between(data: bytes, ethertype: int | None, offset: int) -> tuple[int | None
             ethertype, offset = point_to_point(data, offset + 6)
         elif ethertype in MPLS_TYPES:
             need(data, offset, 4)
-            if data[offset + 2] & 1:
+            bottom, offset = data[offset + 2] & 1, offset + 4
+            if bottom:
+                need(data, offset, 1)
                 ethertype = ANY_IP
-            offset += 4
+                if data[offset] >> 4 == 0:  # a pseudowire's control word (RFC 4385), then Ethernet
+                    ethertype, offset = ethernet_type(data, offset + 4)
         else:
             return ethertype, offset, vlan
 
@@ -182,15 +201,32 @@ def ipv4(data: bytes, offset: int, on_wire: int) -> tuple:
     if first >> 4 != 4 or header < 20 or not header <= total <= LONGEST:
         raise Skip("bad_ip_header")
     need(data, offset, header)
-    body = offset + header
-    if protocol == ip.IP_PROTO_ICMP and not fragment & 0x1FFF:
-        need(data, body, 1)
-        raise Skip("icmp_error" if data[body] in ICMP_ERRORS else "not_tcp")
+    body, end = offset + header, offset + total
+    if fragment & 0x1FFF:
+        raise Skip("fragment" if protocol in {ip.IP_PROTO_TCP, ip.IP_PROTO_AH} else "not_tcp")
+    while protocol == ip.IP_PROTO_AH:
+        protocol, body = extension(data, body, end, protocol)
+    only_tcp(data, body, protocol, ip.IP_PROTO_ICMP, ICMP_ERRORS)
+    return body, end, total, 4, src, dst, ttl, bool(fragment & 0x4000)
+
+
+def only_tcp(data: bytes, body: int, protocol: int, icmp_protocol: int, errors: set[int] | range) -> None:
+    """Skip what is not TCP; an ICMP message whose type was not captured is no error as far as anyone can tell."""
+    if protocol == icmp_protocol and body < len(data) and data[body] in errors:
+        raise Skip("icmp_error")
     if protocol != ip.IP_PROTO_TCP:
         raise Skip("not_tcp")
-    if fragment & 0x1FFF:
-        raise Skip("fragment")
-    return body, offset + total, total, 4, src, dst, ttl, bool(fragment & 0x4000)
+
+
+def extension(data: bytes, at: int, end: int, kind: int) -> tuple[int, int]:
+    """An extension header (RFC 8200 section 4, RFC 4302): the protocol that follows, and where."""
+    if at + 8 > end:
+        raise Skip("bad_ip_header")
+    need(data, at, 8)
+    size = 8 if kind == 44 else (data[at + 1] + 2) * 4 if kind == 51 else (data[at + 1] + 1) * 8
+    if at + size > end:
+        raise Skip("bad_ip_header")
+    return data[at], at + size
 
 
 def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
@@ -202,21 +238,11 @@ def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
         raise Skip("bad_ip_header")
     at, end = offset + 40, offset + total
     while following in EXTENSIONS:
-        if at + 8 > end:
-            raise Skip("bad_ip_header")
-        need(data, at, 8)
-        header, kind = data[at], following
-        size = 8 if kind == 44 else (data[at + 1] + 2) * 4 if kind == 51 else (data[at + 1] + 1) * 8
-        if at + size > end:
-            raise Skip("bad_ip_header")
-        if kind == 44 and struct.unpack_from("!H", data, at + 2)[0] & 0xFFF8:
-            raise Skip("fragment" if header == ip.IP_PROTO_TCP or header in EXTENSIONS else "not_tcp")
-        following, at = header, at + size
-    if following == ip.IP_PROTO_ICMP6:
-        need(data, at, 1)
-        raise Skip("icmp_error" if data[at] < icmp6.ICMP6_ECHO_REQUEST else "not_tcp")
-    if following != ip.IP_PROTO_TCP:
-        raise Skip("not_tcp")
+        kind, start = following, at
+        following, at = extension(data, at, end, kind)
+        if kind == 44 and struct.unpack_from("!H", data, start + 2)[0] & 0xFFF8:
+            raise Skip("fragment" if following == ip.IP_PROTO_TCP or following in EXTENSIONS else "not_tcp")
+    only_tcp(data, at, following, ip.IP_PROTO_ICMP6, range(icmp6.ICMP6_ECHO_REQUEST))
     return at, end, total, 6, src, dst, hops, None
 
 

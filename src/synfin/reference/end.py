@@ -96,8 +96,8 @@ class End:
 
     @property
     def syn_payload(self) -> int:
-        """The largest payload among the copies of its SYN."""
-        return max((copy.segment.payload for copy in self.copies if copy.isn == self.isn), default=0)
+        """The payload of the first copy of its SYN or SYN-ACK; what a resent one carries counts for nothing."""
+        return next((copy.segment.payload for copy in self.copies if copy.isn == self.isn), 0)
 
     @property
     def described(self) -> Copy | None:
@@ -113,7 +113,9 @@ class End:
         return seq is not None and self.ack_max is not None and diff(self.ack_max, seq) > 0
 
     def latest_options(self) -> Options | None:
-        """The options of the latest copy with its ISN."""
+        """The options of the copy that was answered, else of the latest copy with its ISN."""
+        if self.answered:
+            return self.answered.options
         return next((copy.options for copy in reversed(self.copies) if copy.isn == self.isn), None)
 
     def shift(self, peer: End) -> int:
@@ -145,15 +147,16 @@ class End:
 
     def take_syn(self, segment: Segment, peer: End, late: bool, decides: bool = True) -> None:
         """A copy of its SYN or SYN-ACK; ``late`` after the handshake; a mere variant does not decide its ISN."""
+        resent = any(copy.isn == segment.seq for copy in self.copies)
         self.copies.append(Copy(segment, parse_options(segment.options)))
         if not decides:
             return
         self.isn_captured = True
-        if segment.kind == "syn":
-            self.sent_syn, self.passive = True, False
+        self.sent_syn |= segment.kind == "syn"
         self.adopt(segment.seq, (segment.seq + 1) & MASK, peer, late)
-        self.take_window(segment, peer)
-        if segment.payload:
+        if not (late and resent):
+            self.take_window(segment, peer)
+        if segment.payload and not resent:
             _, inside, new = self.enter(segment.seq + 1, segment.payload)
             self.unique += inside + new
             if self.first_payload is None:

@@ -108,10 +108,9 @@ class Record:
         sender, peer = self.ends(segment)
         held = self.held[0] if self.held else None
         holder = self.ends(held)[0] if held else None
-        if segment.kind in {"rst", "synack"} and segment.has_ack and holder is peer:
-            largest = max(copy.payload for copy in self.held)
-            if segment.ack in {(held.seq + 1) & MASK, (held.seq + 1 + largest) & MASK}:
-                return self.held
+        answers = segment.kind in {"rst", "synack"} and segment.has_ack and holder is peer
+        if answers and segment.ack in {(held.seq + 1) & MASK, (held.seq + 1 + held.payload) & MASK}:
+            return self.held
         if segment.kind in {"plain", "synack"} and holder is sender and segment.seq == (held.seq + 1) & MASK:
             return self.held
         if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
@@ -154,6 +153,8 @@ class Record:
         inferred = sender.isn is not None and not sender.isn_captured
         if inferred and sender.isn != segment.seq and self.synack_acked(sender, peer):
             return False
+        if sender.sent_syn and sender.isn != segment.seq:
+            return False  # its own SYN had another ISN
         if peer.isn is not None:
             return peer.syn_acked_by(segment.ack)
         return not sender.isn_captured and sender.first_seq == (segment.seq + 1) & MASK

@@ -9,7 +9,7 @@ import struct
 from synfin.schema import FLOWS
 
 from .connection import Connection
-from .decode import ACK, AE, CWR, ECE, SYN
+from .decode import AE, CWR, ECE, Options, parse_options
 from .end import End
 
 
@@ -85,36 +85,35 @@ def server_synacks(record: Connection) -> list:
 
 def ecn(record: Connection) -> str:
     """RFC 3168 section 6.1.1, RFC 9768 table 2."""
-    offers = {segment.flags & (AE | CWR | ECE) for segment in record.syns}
-    codes = {segment.flags & (AE | CWR | ECE) for segment in server_synacks(record)}
-    accurate, classic = AE | CWR | ECE in offers, CWR | ECE in offers
-    if accurate and codes & {CWR, CWR | ECE, AE, AE | CWR}:
-        return "accecn_agreed"
-    if (accurate or classic) and any(code & ECE and not code & CWR for code in codes):
-        return "agreed"
+    offer = record.syns[0].flags & (AE | CWR | ECE) if record.syns else 0
+    accurate, classic = offer == AE | CWR | ECE, offer == CWR | ECE
+    for segment in server_synacks(record):  # the first that agrees decides
+        answer = segment.flags & (AE | CWR | ECE)
+        if accurate and answer in {CWR, CWR | ECE, AE, AE | CWR}:
+            return "accecn_agreed"
+        if (accurate or classic) and answer & ECE and not answer & CWR:
+            return "agreed"
     return "accecn_offered" if accurate else "offered" if classic else "none"
 
 
-def client_syn_options(record: Connection) -> list:
-    return [copy.options for copy in record.client.copies if copy.segment.flags & (SYN | ACK) == SYN]
+def first_syn_options(record: Connection) -> Options:
+    return parse_options(record.syns[0].options) if record.syns else Options()
 
 
 def fast_open(record: Connection) -> str:
-    """RFC 7413."""
+    """RFC 7413; as with ECN and Multipath TCP, the first SYN makes the offer: resent ones fall back."""
     if record.data_accepted():
         return "data_accepted"
-    if any(segment.payload for segment in record.syns):
+    if record.syns and record.syns[0].payload:
         return "data"
-    asked = any(options.fast_open == "request" for options in client_syn_options(record))
-    return "cookie_request" if asked else "none"
+    return "cookie_request" if first_syn_options(record).fast_open == "request" else "none"
 
 
 def mptcp(record: Connection) -> str:
     """RFC 8684 section 3.1."""
-    if not any(options.mptcp for options in client_syn_options(record)):
+    if not first_syn_options(record).mptcp:
         return "none"
-    agreed = any(copy.options.mptcp for copy in record.server.copies if copy.segment.has_ack)
-    return "agreed" if agreed else "offered"
+    return "agreed" if any(parse_options(synack.options).mptcp for synack in server_synacks(record)) else "offered"
 
 
 def syn_columns(end: End) -> dict:
