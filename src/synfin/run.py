@@ -7,13 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from synfin.errors import CaptureFormatError
 from synfin.settings import Settings
 
 if TYPE_CHECKING:
+    from synfin._core.batch import PacketBatch
     from synfin._core.block import Block
+    from synfin.sources.report import InputReport
+
+
+class Source(Protocol):
+    """Where packets come from: the border between the input and the tracker.
+
+    A source (`synfin.sources.captures.CaptureInput`, `synfin.sources.live.LiveInput`) knows files, devices and their
+    clocks; the tracker knows none of them. What crosses the border is a batch of packets, each with the input clock
+    that it brings (`PacketRef` of types.pxd), and, where no packet comes, the clock alone. So nothing in the tracker
+    tells a live run from the run of a capture, and both give the same rows.
+
+    Attributes
+    ----------
+    files, interfaces : names by a packet's file_id and interface_id.
+    bytes_read, bytes_total : bytes taken so far, and how many there are (None where nobody knows).
+    drops : packets lost so far before the source could take them; None where it cannot know.
+    idle_clock_ns : the input clock (ns since 1970) to which an empty batch stands.
+    report : what was found about the input so far.
+    """
+
+    files: list[str]
+    interfaces: list[str]
+    drops: int | None
+
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def bytes_total(self) -> int | None: ...
+    @property
+    def idle_clock_ns(self) -> int: ...
+    @property
+    def report(self) -> InputReport: ...
+
+    def fill(self, batch: PacketBatch) -> bool:
+        """Replace the batch's packets by the next ones; False when the input has ended.
+
+        Their bytes belong to the source and stay as they are until the next call of `fill` or `close`: to ask for the
+        next batch is to say that this one has been tracked. An empty batch means that nothing has come for a while;
+        capture time has then reached `idle_clock_ns` all the same.
+        """
+
+    def close(self) -> None:
+        """Let go of everything. The packets of the last batch are void afterwards."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +84,7 @@ class Run:
 
     Parameters
     ----------
-    source : where packets come from (`fill`, `files`, `interfaces`, `report`, `close`); the run closes it.
+    source : where packets come from; the run closes it.
     settings : how to track.
     flow_columns, interval_columns : names of the columns to fill; None for all, empty for no such table.
     tick : called after every batch of packets.
@@ -48,7 +92,7 @@ class Run:
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         settings: Settings,
         *,
         flow_columns: Sequence[str] | None = None,
@@ -68,6 +112,9 @@ class Run:
         self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
         self.bytes_read = 0  #: likewise
         self._reading = False
+        self._drops_told = 0
+        if source.drops is not None:
+            self.tracker.add_drops(0)  # from now on the interval table says how many
 
     def stop(self) -> None:
         """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off."""
@@ -82,10 +129,12 @@ class Run:
         batch = PacketBatch()
         try:
             while not self.interrupted and self._fill(batch):
-                while not self.tracker.feed(batch):
+                while not self._track(batch):
                     yield from self._take(force=False)
+                self._tell_drops()
                 if self.tick:
                     self.tick()
+            self._tell_drops()
             while not self.tracker.finish():
                 yield from self._take(force=False)
             yield from self._take(force=True)
@@ -94,7 +143,16 @@ class Run:
             self.report, self.bytes_read = self.source.report, self.source.bytes_read
             self.source.close()
 
-    def _fill(self, batch: Any) -> bool:
+    def _track(self, batch: PacketBatch) -> bool:
+        return self.tracker.feed(batch) if len(batch) else self.tracker.advance(self.source.idle_clock_ns)
+
+    def _tell_drops(self) -> None:
+        drops = self.source.drops or 0
+        if drops > self._drops_told:
+            self.tracker.add_drops(drops - self._drops_told)
+            self._drops_told = drops
+
+    def _fill(self, batch: PacketBatch) -> bool:
         try:
             self._reading = True
             more = self.source.fill(batch)

@@ -70,6 +70,7 @@ SUMMARY = {
     "complete": True, "reason": None, "file": None, "offset": None, "seconds": 12.5, "files": 400,
     "bytes_read": 12_345_678_901, "packets": 18_934_222_111, "packets_per_second": 2_345_678, "ip_bytes": 10**13,
     "first_time_ns": 1_700_000_000_123_456_789, "last_time_ns": 1_700_099_999_000_000_000, "connections": 123_456_789,
+    "capture_drops": None,
     "handshakes": dict.fromkeys(HANDSHAKES, 123_456_789),
     "closes": dict.fromkeys(("fin_4way", "fin_3way", "fin_simultaneous", "half_closed", "rst_after_fin"), 98_765_432),
     "closers": {"client": 5, "server": 6, "both": 0}, "syn_resends": 5, "retransmitted_segments": 70_000,

@@ -110,7 +110,7 @@ def _anything(rnd: random.Random, talk: Dialogue) -> None:
         how["window"] = rnd.choice([0, 1, 500])
     if rnd.random() < 0.1:
         end.isn = rnd.choice(ISNS)
-    talk.send(end, flags, rnd.choice([0, 0, 1, 100]), **how)
+    talk.send(end, flags, 0 if flags.startswith("SA") else rnd.choice([0, 0, 1, 100]), **how)
 
 
 def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:

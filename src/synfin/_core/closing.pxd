@@ -25,6 +25,7 @@ cdef inline void decide_shape(Context* x, Closing* closing, bint acknowledged_be
         else:
             closing.shape = CL_FIN_SIMULTANEOUS
     if swapped and x.flow.phase < PH_CLOSED:
+        closing.payload_after_fin = 0
         # The tap swapped the two: play them in the order in which they were sent.
         x.flow.state[x.d] = ST_ESTABLISHED
         x.flow.state[first] = ST_ESTABLISHED

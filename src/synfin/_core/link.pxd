@@ -285,6 +285,7 @@ cdef inline int find_ip(const PacketRef* packet, Cursor* cursor, Segment* segmen
     if packet.flags & PF_VLAN:
         segment.has_vlan = 1
         segment.vlan_id = packet.vlan_tci & 0x0FFF
+        cursor.length -= 4   # the tag is on the wire and not in the bytes
     while verdict == VD_SEGMENT and kind[0] != ET_IPV4 and kind[0] != ET_IPV6:
         verdict = next_layer(cursor, segment, kind)
     return verdict

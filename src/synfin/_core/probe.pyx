@@ -61,7 +61,7 @@ def decode(
     ----------
     data : the captured bytes, link-layer header on.
     link_type : LINKTYPE_ value.
-    wire_len : bytes on the wire; those captured when None.
+    wire_len : bytes on the wire without a tag in `vlan_tci`; those captured when None.
     vlan_tci : outermost VLAN tag that is not in the bytes, as live sources deliver it.
     after : bytes that lie in memory behind the captured ones and must not matter.
 
@@ -95,6 +95,7 @@ def decode(
         if vlan_tci is not None:
             packet.vlan_tci = <uint16_t>vlan_tci
             packet.flags = PF_VLAN
+            packet.wire_len += 4
         verdict = decode_packet(&packet, &segment)
         if verdict == VD_SEGMENT:
             return _segment(&segment)

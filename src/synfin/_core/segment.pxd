@@ -58,7 +58,7 @@ cdef inline void take_other(Context* x) noexcept nogil:
     note_syn_acknowledged(x)
     if x.facts.closing and x.segment.payload_bytes:
         closing = closing_of(x.core, x.facts)
-        if closing.has & CM_FIN and closing.first_fin != x.d:
+        if closing.has & CM_FIN and closing.closer != x.d:
             closing.payload_after_fin += x.segment.payload_bytes
     take_segment(x)
     if x.segment.flags & TH_FIN:

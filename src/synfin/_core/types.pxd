@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef struct PacketRef:
     const uint8_t* data      # link-layer header on; captured_len bytes may be read
     uint32_t captured_len
-    uint32_t wire_len        # length on the wire, never below captured_len
+    uint32_t wire_len        # length on the wire, never below captured_len (with PF_VLAN: captured_len + 4)
     int64_t time_ns          # since 1970; already replaced by the clock where the packet was a lone outlier
     int64_t clock_ns         # the input clock, this packet included
     int64_t number           # from 1 in its file

@@ -9,6 +9,7 @@ import click
 
 from synfin import __version__
 from synfin.cli.columns import columns
+from synfin.cli.live import live
 from synfin.cli.track import track
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
 
@@ -26,6 +27,7 @@ def cli() -> None:
     synfin track capture.pcap                     summary
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
+    synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, or the output cannot be written; 2 wrong call, or not a
     capture; 130 after Ctrl-C, with everything up to there written.
@@ -47,6 +49,7 @@ def completion(shell: str) -> None:
 
 
 cli.add_command(track)
+cli.add_command(live)
 cli.add_command(columns)
 
 

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import shutil
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from synfin.cli.job import Job, destination, job_options
 from synfin.cli.options import settings_from, settings_options
-from synfin.cli.progress import Progress
 from synfin.errors import ConfigError
-from synfin.output.writer import FORMAT_NAMES, Output, Target
-from synfin.run import Run
-from synfin.schema import TABLES
-
-if TYPE_CHECKING:
-    from synfin.output.arrow import Layout
-    from synfin.output.summary import Servers
-    from synfin.settings import Settings
 
 
 @click.command(short_help="Track captures: rows and a summary.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@click.option("-o", "--output", "out", metavar="OUT", help="Where rows go: a file (the ending names the format), a folder (both tables), or - for standard output. Without it: the summary alone.")
-@click.option("--format", type=click.Choice(FORMAT_NAMES), help="Format of the rows.  [default: by ending; parquet in a folder; arrow to -]")
-@click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; both in a folder]")
-@click.option("--append", is_flag=True, help="Add part files to a folder that holds rows of earlier runs.")
-@click.option("--overwrite", is_flag=True, help="Replace what earlier runs left in the folder, once this run is complete.")
-@click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas (see `synfin columns`).  [default: all]")
-@click.option("--profile", type=click.Choice(["native", "lakehouse"]), default="native", show_default=True, help="lakehouse: microsecond instants beside NAME_ns integers, plain strings, for Spark, Delta and Iceberg.")
 @click.option("--strict", is_flag=True, help="Exit 1 also when only the last packet of a capture is cut.")
-@click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
-@click.option("--head", type=click.IntRange(min=1), metavar="N", help="Also show the first N rows of the flow table.")
+@job_options
 @settings_options
 def track(captures: tuple[str, ...], **options: Any) -> int:
     """Track the TCP connections of captures (pcap, pcapng; plain, gzip, zstd, lz4, xz, bzip2).
@@ -49,29 +26,13 @@ def track(captures: tuple[str, ...], **options: Any) -> int:
 
     Durations are times of the capture's own clock, written like 75s, 2h4m or 500ms.
     """
-    from synfin.output.arrow import Layout
     from synfin.sources.captures import CaptureInput
 
     settings = settings_from(options)
     _check_input(captures, options["out"])
-    target = layouts = None
-    if options["out"] is not None:
-        target = Target.parse(
-            options["out"], **{name: options[name] for name in ("format", "table", "append", "overwrite")}
-        )
-        layouts = {table: Layout.choose(table, _names(options["names"], target), options["profile"]) for table in target.tables}
-    elif useless := [name for name in ("format", "table", "append", "overwrite", "names") if options[name]]:
-        raise ConfigError(f"--{'columns' if useless[0] == 'names' else useless[0]} says how rows are kept; add -o OUT")
+    rows = destination(options)
     source = CaptureInput(list(captures), strict=options["strict"])
-    return _Job(source, settings, target, layouts or {}, options).execute()
-
-
-def _names(text: str | None, target: Target) -> list[str] | None:
-    if text is None:
-        return None
-    if len(target.tables) > 1:
-        raise ConfigError("--columns names the columns of one table; choose it with --table")
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return Job(source, settings, rows, options).execute()
 
 
 def _check_input(captures: tuple[str, ...], out: str | None) -> None:
@@ -80,101 +41,3 @@ def _check_input(captures: tuple[str, ...], out: str | None) -> None:
     for capture in captures:
         if out and os.path.isfile(out) and os.path.isfile(capture) and os.path.samefile(out, capture):
             raise ConfigError(f"{out} is both input and output; write the rows to another file")
-
-
-class _Job:
-    """One `synfin track`, from the opened source to the exit code."""
-
-    def __init__(self, source: Any, settings: Settings, target: Target | None, layouts: dict[str, Layout], options: dict[str, Any]):
-        self.source = source
-        self.settings = settings
-        self.target = target
-        self.layouts = layouts
-        self.head = options["head"] or 0
-        self.as_json = options["as_json"]
-        self.rows: list[dict[str, Any]] = []
-
-    def execute(self) -> int:
-        """Run, write, say what happened."""
-        from synfin.output.summary import Servers, file_metadata, summarize
-
-        servers = Servers()
-        output = None
-        try:
-            output = Output(self.target, self.layouts) if self.target else None
-            started = time.monotonic()
-            with Progress() as progress:
-                run = self._run(progress)
-                with _interruptible(run):
-                    self._pump(run, servers, output)
-            seconds = time.monotonic() - started
-            if output:
-                output.commit(file_metadata(run, shlex.join(["synfin", *sys.argv[1:]])))
-        except BaseException:
-            self.source.close()
-            if output:
-                output.abort()
-            raise
-        summary = summarize(run, servers, seconds, output.names if output else [])
-        self._report(summary)
-        return 0 if summary["complete"] else 130 if run.interrupted else 1
-
-    def _run(self, progress: Progress) -> Run:
-        from synfin.output.render import HEAD_COLUMNS
-        from synfin.output.summary import FLOW_COLUMNS
-
-        flows: list[str] = list(dict.fromkeys([*FLOW_COLUMNS, *(HEAD_COLUMNS if self.head else ())]))
-        if "flows" in self.layouts:
-            flows = list(dict.fromkeys([*self.layouts["flows"].names, *flows]))
-        intervals = self.layouts["intervals"].names if "intervals" in self.layouts else []
-        run = Run(self.source, self.settings, flow_columns=flows, interval_columns=intervals, tick=progress.tick)
-        progress.watch(run)
-        return run
-
-    def _pump(self, run: Run, servers: Servers, output: Output | None) -> None:
-        from synfin.output.arrow import Layout
-        from synfin.output.render import HEAD_COLUMNS
-        from synfin.output.summary import FLOW_COLUMNS
-
-        tally, head = Layout.choose("flows", FLOW_COLUMNS), Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
-        for table, block in run.blocks():
-            if table == "flows":
-                servers.add(tally.batch(block))
-                if len(self.rows) < self.head:
-                    rows = head.batch(block).slice(0, self.head - len(self.rows)).drop_columns(["first_seen"])
-                    self.rows += rows.rename_columns({"first_seen_ns": "first_seen"}).to_pylist()
-            if output and table in self.layouts:
-                output.write(table, self.layouts[table].batch(block))
-
-    def _report(self, summary: dict[str, Any]) -> None:
-        from synfin.output.render import first_rows, summary_text
-
-        to_stderr = self.target is not None and self.target.path is None
-        if self.as_json:
-            if self.head:
-                summary["head"] = self.rows
-            click.echo(json.dumps(summary, indent=1), err=to_stderr)
-            return
-        text = summary_text(summary)
-        if self.rows:
-            text += "\n" + first_rows(self.rows, shutil.get_terminal_size((100, 24)).columns)
-        if self.target is None:
-            text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
-        elif not to_stderr:
-            text += f"\nWritten: {', '.join(summary['outputs'])}\n"
-        click.echo(text, nl=False, err=to_stderr)
-
-
-@contextmanager
-def _interruptible(run: Run) -> Iterator[None]:
-    """The first Ctrl-C ends the run in order, a second one at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        run.stop()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

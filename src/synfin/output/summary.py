@@ -72,6 +72,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "offset": outcome.offset,
         "seconds": round(seconds, 6),
         "files": len(run.source.files),
+        "interfaces": list(run.source.interfaces),
         "bytes_read": run.bytes_read,
         "packets": stats["packets"],
         "packets_per_second": round(stats["packets"] / seconds) if seconds > 0 else None,
@@ -83,6 +84,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "closes": stats["closes"],
         "closers": stats["closers"],
         "end_reasons": stats["end_reasons"],
+        "capture_drops": run.source.drops,
         "syn_resends": stats["syn_resends"],
         "retransmitted_segments": stats["retransmitted_segments"],
         "at_end": gauges,
@@ -113,10 +115,12 @@ def file_metadata(run: Run, command: str) -> dict[str, str]:
     outcome = run.outcome
     metadata = {
         "command": command,
-        "inputs": json.dumps([str(path) for path in run.source.files]),
+        "inputs": json.dumps([str(name) for name in run.source.files or run.source.interfaces]),
         "accounting": json.dumps(accounting(run.tracker.stats())),
         "complete": "true" if outcome.complete else "false",
     }
+    if run.source.drops is not None:
+        metadata["capture_drops"] = str(run.source.drops)
     if not outcome.complete:
         metadata["reason"] = outcome.reason or ""
         if outcome.path is not None:

@@ -332,13 +332,14 @@ class Connection(Record):
             return
         sender.fin_seq, sender.fin_time = fin_seq, segment.time
         sender.fin_ack = segment.ack if segment.has_ack else None
+        if not self.finished and peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
+            self.swap_fins(sender, peer, segment)
+            return
         self.move(sender, "SND_FIN", segment)
         if peer.has_acked(fin_seq):  # the acknowledgement passed the tap before the FIN
             self.move(peer, "SND_ACK_OF_FIN", segment)
         if peer.fin_seq is None:
             self.first_fin = sender
-        elif not self.finished and peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
-            self.swap_fins(sender, peer, segment)
         elif not self.shape:
             acked_now = sender.has_acked(peer.fin_seq)
             self.shape = "fin_4way" if covered_before else "fin_3way" if acked_now else "fin_simultaneous"

@@ -43,6 +43,9 @@ class CaptureInput:
     Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
     """
 
+    drops: int | None = None  # a capture does not say what was lost
+    idle_clock_ns = 0  # and never keeps anyone waiting
+
     def __init__(self, paths: Iterable[str | os.PathLike], *, strict: bool = False, chunk_bytes: int = CHUNK_BYTES):
         self.files: list[str] = []
         self.interfaces = Interfaces()
