@@ -83,6 +83,7 @@ cdef inline bint is_acceptable(Context* x) noexcept nogil:
         return True
     return False
 
+# A segment outside the window: the next one may show that the tap lost what lies between.
 cdef inline void count_odd(Context* x) noexcept nogil:
     cdef Trouble* trouble = trouble_of(x.core, x.facts)
     trouble.odd_segments += 1
@@ -161,7 +162,7 @@ cdef inline void account_payload(Context* x) noexcept nogil:
         trouble.retransmitted_segments += 1
         trouble.retransmitted_bytes += seen
         interval_count(&x.core.intervals, x.effective, ICOL_RETRANSMITTED_SEGMENTS, 1)
-    else:
+    elif high == old_end:
         trouble.out_of_order_segments += 1
     if seq_gt(high, sender.nxt):
         sender.nxt = high

@@ -28,6 +28,7 @@ cdef enum:
     FM_HELD = 16             # a SYN of unproven worth is held beside the record (Copies.held)
     FM_UNSCALED_0 = 32       # end 0's last window came in a SYN or SYN-ACK: never scaled
     FM_UNSCALED_1 = 64
+    FM_BEGAN_WITH_SYN = 128  # no SYN or SYN-ACK can come late
 
 # Seq.marks
 cdef enum:
@@ -161,6 +162,7 @@ cdef struct Facts:
     uint8_t quality_client
     uint8_t syns             # 0, 1, or 2: see Copies.syn_count
     uint8_t synacks
+    uint8_t answer           # the first SYN-ACK's (AE, CWR, ECE), 8 with MPTCP; kept for a SYN that comes later
 
 # Bytes below an end's NXT that the tap has not seen: [low, high) in sequence space, ascending.
 cdef struct Hole:

@@ -49,10 +49,15 @@ cdef inline void note_offer(Facts* facts, uint16_t flags, const Options* options
     elif options.fast_open == 1:
         facts.fast_open = TFO_COOKIE_REQUEST
 
-# RFC 3168 section 6.1.1 and RFC 9768 table 2, by the SYN-ACK's (AE, CWR, ECE).
-cdef inline void note_answer_flags(Facts* facts, uint16_t flags, const Options* options) noexcept nogil:
-    cdef int bits = ((4 if flags & TH_AE else 0) | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0))
-    if facts.mptcp == MP_OFFERED and options.has & OPT_MPTCP:
+# What of a SYN-ACK answers an offer: the bits (AE, CWR, ECE), and 8 for MPTCP.
+cdef inline uint8_t answer_of(uint16_t flags, const Options* options) noexcept nogil:
+    return ((8 if options.has & OPT_MPTCP else 0) | (4 if flags & TH_AE else 0)
+            | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0))
+
+# RFC 3168 section 6.1.1 and RFC 9768 table 2.
+cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
+    cdef int bits = answer & 7
+    if facts.mptcp == MP_OFFERED and answer & 8:
         facts.mptcp = MP_AGREED
     if facts.ecn == ECN_ACCECN_OFFERED and (bits == 2 or bits == 3 or bits == 4 or bits == 6):
         facts.ecn = ECN_ACCECN_AGREED
@@ -279,7 +284,7 @@ cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
 cdef inline bint is_late_opening(const Flow* flow, const Facts* facts, int end, const Segment* segment) noexcept nogil:
     cdef const Opening* own = &facts.opening[end]
     cdef const Opening* peer = &facts.opening[1 - end]
-    if flow.seq[end].marks & EM_SYN:
+    if flow.seq[end].marks & EM_SYN or flow.marks & FM_BEGAN_WITH_SYN:
         return False
     if own.marks & OM_FIRST_SEQ and segment.seq + 1 == own.isn:
         return True
@@ -315,7 +320,9 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
         if x.d == client_end(x.flow):
             note_syn_time(x)
             note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
+            note_answer(x.facts, x.facts.answer)
     else:
+        x.facts.answer = answer_of(x.segment.flags, options)
         note_synack_time(x)
         x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
         infer_peer_isn(x)
@@ -357,6 +364,7 @@ cdef inline void take_syn_payload(Context* x) noexcept nogil:
 cdef inline void reopen_attempt(Context* x) noexcept nogil:
     cdef Closing* closing = closing_of(x.core, x.facts)
     x.flow.phase = PH_SYN
+    x.facts.marks &= ~<uint16_t>FF_SYNACK
     closing.has &= ~<uint8_t>CM_CLOSED
     closing.packets_after_close = 0
 
@@ -438,7 +446,9 @@ cdef inline void take_synack(Context* x) noexcept nogil:
             sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
             take_syn_payload(x)
     if 1 - x.d == client_end(x.flow):
-        note_answer_flags(x.facts, x.segment.flags, &options)
+        if first:
+            x.facts.answer = answer_of(x.segment.flags, &options)
+        note_answer(x.facts, answer_of(x.segment.flags, &options))
         if x.facts.syn_payload and x.segment.ack == x.facts.opening[1 - x.d].isn + 1 + x.facts.syn_payload:
             x.facts.marks |= FF_DATA_ACCEPTED
             x.facts.fast_open = TFO_DATA_ACCEPTED

@@ -48,7 +48,7 @@ cdef inline void take_other(Context* x) noexcept nogil:
     cdef bint fin_acknowledged_before = (x.flow.seq[1 - x.d].marks & EM_FIN_ACKED) != 0
     cdef Closing* closing
     if x.flow.marks & FM_ATTEMPT and not x.facts.marks & FF_SYNACK and not attempt_allows(x):
-        count_odd(x)
+        trouble_of(x.core, x.facts).odd_segments += 1
         return
     if not is_acceptable(x):
         count_odd(x)
@@ -158,6 +158,7 @@ cdef inline void set_first_states(Context* x) noexcept nogil:
     flow.phase = PH_SYN
     if not x.segment.flags & TH_ACK:
         x.facts.direction = DIR_SYN
+        flow.marks |= FM_BEGAN_WITH_SYN
         if x.d:
             flow.marks |= FM_CLIENT_IS_1
         flow.state[peer] = ST_LISTEN
@@ -197,7 +198,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     use_record(x, flow_create(x.core, key))
     x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
-    x.flow.marks |= FM_ATTEMPT | (FM_CLIENT_IS_1 if held.end else 0)
+    x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
     x.flow.phase = PH_SYN
     x.flow.state[1 - held.end] = ST_LISTEN
     x.flow.seq[1 - held.end].marks |= EM_PASSIVE

@@ -124,7 +124,8 @@ class Record:
         """What a SYN is to this record: ``new``, ``held``, ``resend``, ``late``, ``opens`` or ``odd``."""
         known = sender.isn_captured and sender.isn == isn
         after = (isn + 1) & MASK
-        late = not sender.isn_captured and (after in {sender.first_seq, peer.first_ack} or isn == sender.isn)
+        midstream = self.first.kind != "syn"
+        late = midstream and not sender.isn_captured and (after in {sender.first_seq, peer.first_ack} or isn == sender.isn)
         if self.finished:
             return "late" if late else "odd" if known else "new"
         if not self.attempt:
