@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def test_each_is_read_and_adds_up():
     run = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("read_each.py"))],
         input="".join(f"{path}\n" for path in paths),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     results = [json.loads(line) for line in run.stdout.splitlines()]

@@ -12,7 +12,8 @@ MS = 1_000_000
 SECOND = 1_000 * MS
 START = 1_700_000_000 * SECOND
 
-ISNS = (0, 1000, 2**31 - 20, 2**31, 2**32 - 1, 2**32 - 120)
+# Within half of the sequence space of each other: beyond it "above" and "below" mean nothing.
+ISNS = (0, 1000, 2**30 - 20, 2**32 - 1, 2**32 - 120, 2**32 - 2**30)
 FLAGS = ("S", "SA", "A", "A", "A", "PA", "PA", "PA", "FA", "FA", "R", "RA", "F", "P", "", "SEC", "SAE", "SF", "SR")
 WAITS = (0, SECOND, 9 * SECOND, 10 * SECOND, 30 * SECOND, 60 * SECOND, 75 * SECOND, 100 * SECOND, 3 * 3600 * SECOND)
 
@@ -110,7 +111,7 @@ def _anything(rnd: random.Random, talk: Dialogue) -> None:
         how["window"] = rnd.choice([0, 1, 500])
     if rnd.random() < 0.1:
         end.isn = rnd.choice(ISNS)
-    talk.send(end, flags, 0 if flags.startswith("SA") else rnd.choice([0, 0, 1, 100]), **how)
+    talk.send(end, flags, 0 if "S" in flags else rnd.choice([0, 0, 1, 100]), **how)
 
 
 def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:

@@ -49,11 +49,17 @@ cdef inline int border_of_syn(Context* x) noexcept nogil:
 cdef inline int border_of_synack(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef Seq* peer = &x.flow.seq[1 - x.d]
-    if not is_finished(x.flow) or is_late_opening(x.flow, x.facts, x.d, x.segment):
+    cdef uint32_t isn = x.facts.opening[1 - x.d].isn
+    if not is_finished(x.flow):
+        return BELONGS
+    if x.flow.marks & FM_NOT_SEEN and is_late_opening(x.flow, x.facts, x.d, x.segment):
         return BELONGS
     if sender.marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn:
         return BELONGS
-    if peer.marks & EM_SYN and x.segment.ack == x.facts.opening[1 - x.d].isn + 1:
+    if peer.marks & EM_SYN and (x.segment.ack == isn + 1 or (
+            1 - x.d == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)):
+        return BELONGS
+    if x.facts.opening[1 - x.d].marks & OM_INFERRED and x.segment.ack == isn:
         return BELONGS
     return BEGINS
 

@@ -128,6 +128,7 @@ cdef enum:
     FF_SERVER_ACKED = 1024   # the server acknowledged the SYN with a bare ACK (split handshake)
     FF_DATA_ACCEPTED = 2048  # the SYN-ACK covers the SYN's payload
     FF_SYN_ANSWERED = 4096   # a copy of the client's SYN was answered
+    FF_SERVER_DID = 8192     # the server sent an acceptable SYN-ACK to this attempt
 
 cdef struct Facts:
     int64_t first_seen

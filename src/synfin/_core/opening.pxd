@@ -364,7 +364,7 @@ cdef inline void take_syn_payload(Context* x) noexcept nogil:
 cdef inline void reopen_attempt(Context* x) noexcept nogil:
     cdef Closing* closing = closing_of(x.core, x.facts)
     x.flow.phase = PH_SYN
-    x.facts.marks &= ~<uint16_t>FF_SYNACK
+    x.facts.marks &= ~<uint16_t>(FF_SYNACK | FF_SERVER_DID)
     closing.has &= ~<uint8_t>CM_CLOSED
     closing.packets_after_close = 0
 
@@ -446,6 +446,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
             sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
             take_syn_payload(x)
     if 1 - x.d == client_end(x.flow):
+        x.facts.marks |= FF_SERVER_DID
         if first:
             x.facts.answer = answer_of(x.segment.flags, &options)
         note_answer(x.facts, answer_of(x.segment.flags, &options))

@@ -1,10 +1,16 @@
 """A Python window on single steps of the core, for tests. Slow: one call per packet."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
+from synfin._core.flow cimport AddressPair, Closing, Copies, Facts, Flow, Trouble, Vlans
+from synfin._core.intervals cimport (
+    RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
+)
+from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
     OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT, VD_LINK_TYPE,
@@ -106,3 +112,90 @@ def decode(
         return SKIPS[verdict][0]
     finally:
         free(copy)
+
+
+def sequence(uint32_t a, uint32_t b) -> tuple:
+    """What the core makes of two sequence numbers: the distance from a to b, and whether a <, <=, > and >= b."""
+    return seq_distance(a, b), bool(seq_lt(a, b)), bool(seq_le(a, b)), bool(seq_gt(a, b)), bool(seq_ge(a, b))
+
+
+def layout() -> dict:
+    """Sizes (bytes) of what a connection takes, and where the parts of its hot struct begin."""
+    cdef Flow flow
+    return {
+        "Flow": sizeof(Flow),
+        "Flow.end": [<char*>&flow.end[0] - <char*>&flow, <char*>&flow.end[1] - <char*>&flow],
+        "Facts": sizeof(Facts),
+        "AddressPair": sizeof(AddressPair),
+        "Closing": sizeof(Closing),
+        "Trouble": sizeof(Trouble),
+        "Copies": sizeof(Copies),
+        "Vlans": sizeof(Vlans),
+        "Slot": sizeof(Slot),
+    }
+
+
+def rtt_buckets(values: list[int]) -> list:
+    """The bucket of each duration (ns, 0 to 2**63 - 1) and that bucket's middle."""
+    return [(rtt_bucket(value), rtt_bucket_middle(rtt_bucket(value))) for value in values]
+
+
+def rtt_quantiles(values: list[int], percents: list[int]) -> list[int]:
+    """Quantiles of durations (ns; at least one) by the interval table's histogram, and their maximum."""
+    cdef RttHistogram histogram
+    cdef int64_t value
+    memset(&histogram, 0, sizeof(RttHistogram))
+    histogram.buckets = <uint32_t*>calloc(RTT_BUCKETS, sizeof(uint32_t))
+    if histogram.buckets == NULL:
+        raise MemoryError
+    for value in values:
+        rtt_histogram_add(&histogram, value)
+    result = [rtt_quantile(&histogram, percent) for percent in percents] + [histogram.max]
+    free(histogram.buckets)
+    return result
+
+
+cdef class Index:
+    """The index of connections alone: hashes and record numbers, without records.
+
+    Parameters
+    ----------
+    slots : a power of two, more than will be inserted.
+    """
+
+    longest_probe = PROBE_MAX
+    cdef Core* core
+
+    def __cinit__(self, uint32_t slots):
+        self.core = <Core*>calloc(1, sizeof(Core))
+        if self.core == NULL:
+            raise MemoryError
+        self.core.table.slots = <Slot*>calloc(slots, sizeof(Slot))
+        if self.core.table.slots == NULL:
+            raise MemoryError
+        self.core.table.mask = slots - 1
+
+    def __dealloc__(self):
+        if self.core != NULL:
+            free(self.core.table.slots)
+            free(self.core)
+
+    def insert(self, uint32_t hash, uint32_t number):
+        """Enter a record; its number is above 0 and not in the index."""
+        table_insert(self.core, hash, number)
+
+    def remove(self, uint32_t hash, uint32_t number):
+        """Take a record out that is in the index."""
+        table_remove(self.core, hash, number)
+
+    def slots(self) -> list:
+        """(hash, number) of each slot; number 0 where it is empty."""
+        cdef uint32_t i
+        return [(self.core.table.slots[i].hash, self.core.table.slots[i].flow) for i in range(self.core.table.mask + 1)]
+
+    def crowded(self) -> bool:
+        """Whether an insertion looked at more slots than `longest_probe`."""
+        return bool(self.core.table.crowded)
+
+    def __len__(self):
+        return self.core.table.count

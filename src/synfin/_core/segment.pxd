@@ -39,7 +39,7 @@ cdef inline bint attempt_allows(Context* x) noexcept nogil:
 cdef inline bint server_proves(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     if (not x.flow.marks & FM_ATTEMPT or x.flow.phase != PH_SYNACK or x.d == client_end(x.flow)
-            or x.facts.marks & FF_DATA_ACCEPTED):
+            or x.facts.marks & FF_DATA_ACCEPTED or not x.facts.marks & FF_SERVER_DID):
         return False
     return (x.segment.payload_bytes > 0 or x.segment.flags & TH_FIN
             or (x.segment.flags & TH_ACK and sender.marks & EM_ACK and seq_gt(x.segment.ack, sender.ack)))
@@ -222,6 +222,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     cdef Flow* flow
     cdef int64_t fresh = packet.time_ns if packet.time_ns < core.clock else core.clock
     cdef uint32_t face
+    cdef uint8_t phase
     cdef int border
     if fresh < core.clock - core.config.reorder:
         fresh = core.clock - core.config.reorder
@@ -268,7 +269,11 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     elif border == PROVES:
         begin_proven(&x, key)
     elif border == HOLD:
+        phase = flow.phase
+        face = face_of(flow)
         hold_syn(&x)
-        settle_deadline(&x, flow.phase, False)
+        settle_phase(&x)                 # it may show the second end of a midstream record
+        settle_deadline(&x, phase, False)
+        face_change(core, x.effective, face, face_of(flow))
     else:
         apply_segment(&x, face_of(flow), flow.phase)

@@ -292,7 +292,8 @@ class Connection(Record):
             outstanding = peer.nxt is not None and diff(peer.nxt, segment.ack) > 0
             same = segment.ack == sender.ack_max and segment.window == sender.window_field
             sender.duplicate_acks += outstanding and same
-        sender.take_window(segment, peer)
+        if segment.has_ack:
+            sender.take_window(segment, peer)
         if segment.has_ack:
             self.answer(sender, peer, segment)
             sender.acknowledge(segment, peer)

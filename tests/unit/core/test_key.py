@@ -1,0 +1,121 @@
+"""Identifiers and addresses of rows, against an own FNV-1a and Python's ipaddress."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dialogue import START, Dialogue, write_pcap
+from rows import fast
+from synfin.settings import Settings
+
+
+def fnv1a(data: bytes) -> int:
+    """FNV-1a, 64 bits, the top bit cleared."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value % 2**63
+
+
+def flow_id(ends: list[tuple[str, int]], time_ns: int, seq: int, vlan: int | None = None) -> int:
+    """The identifier as SPEC 4 defines it; ``vlan`` only where it is part of the key."""
+    packed = sorted((ipaddress.ip_address(ip).packed, port) for ip, port in ends)
+    data = bytes([4 if len(packed[0][0]) == 4 else 6])
+    data += b"".join(address + struct.pack("!H", port) for address, port in packed)
+    data += b"" if vlan is None else struct.pack("!H", vlan)
+    return fnv1a(data + struct.pack("!qI", time_ns, seq))
+
+
+def test_the_hash_is_fnv_1a():
+    """Vectors of the algorithm's authors (their 64-bit values have the top bit set here and there)."""
+    vectors = {b"": 0xCBF29CE484222325, b"a": 0xAF63DC4C8601EC8C, b"foobar": 0x85944171F73967E8}
+    assert {data: fnv1a(data) for data in vectors} == {data: value % 2**63 for data, value in vectors.items()}
+
+
+IPV4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address).map(str)
+#: Addresses with runs of zeros of any length and place, which are written short.
+IPV6 = (
+    st.lists(st.sampled_from([0, 0, 0, 1, 0x10, 0xDB8, 0xFFFF]), min_size=8, max_size=8)
+    .map(lambda groups: ipaddress.IPv6Address(struct.pack("!8H", *groups)))
+    .map(str)
+)
+PORTS = st.integers(0, 65535)
+
+
+@given(
+    st.one_of(st.tuples(IPV4, IPV4), st.tuples(IPV6, IPV6)),
+    st.tuples(PORTS, PORTS),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**31 * 10**9),
+)
+@settings(deadline=None, max_examples=150)
+def test_flow_id_and_addresses(tmp_path_factory, ips, ports, seq, time_ns):
+    a_port, b_port = ports
+    if (ips[0], a_port) == (ips[1], b_port):
+        return  # skipped as `same_ends`
+    d = Dialogue(a_ip=ips[0], b_ip=ips[1], a_port=a_port, b_port=b_port, a_isn=seq)
+    d.syn(d.a, time=time_ns)
+    d.synack(d.b, time=time_ns + 1)
+    [row], _, _ = fast([write_pcap(tmp_path_factory.getbasetemp() / "key.pcap", d.packets)])
+    assert row["flow_id"] == flow_id([(ips[0], a_port), (ips[1], b_port)], time_ns, seq)
+    assert [row[name] for name in ("client_port", "server_port")] == [a_port, b_port]
+    for name, ip in zip(("client_ip", "server_ip"), ips, strict=True):
+        assert ipaddress.ip_address(row[name]) == ipaddress.ip_address(ip)
+        if "." not in row[name] or row["ip_version"] == 4:
+            assert row[name] == str(ipaddress.ip_address(ip))
+
+
+@pytest.mark.parametrize(
+    ("ip", "text"),
+    [
+        ("::", "::"),
+        ("::1", "::1"),
+        ("1::", "1::"),
+        ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+        ("2001:0:0:1:0:0:0:1", "2001:0:0:1::1"),
+        ("fe80::ABCD:00EF", "fe80::abcd:ef"),
+    ],
+)
+def test_addresses_are_written_as_rfc_5952_wants(tmp_path, ip, text):
+    d = Dialogue(a_ip=ip, b_ip="2001:db8::99")
+    d.syn(d.a)
+    [row], _, _ = fast([write_pcap(tmp_path / "t.pcap", d.packets)])
+    assert row["client_ip"] == text
+
+
+def test_ipv4_and_mapped_ipv6_are_different(tmp_path):
+    four, mapped = Dialogue(), Dialogue(a_ip="::ffff:10.0.0.1", b_ip="::ffff:10.0.0.2")
+    four.syn(four.a)
+    mapped.syn(mapped.a)
+    rows, _, _ = fast([write_pcap(tmp_path / "t.pcap", four.packets + mapped.packets)])
+    assert [row["ip_version"] for row in rows] == [4, 6]
+    assert len({row["flow_id"] for row in rows}) == 2
+
+
+@pytest.mark.parametrize("vlan", [0, 1, 4094])
+def test_the_vlan_is_part_of_the_identifier_only_where_it_is_part_of_the_key(tmp_path, vlan):
+    d = Dialogue(vlans=[vlan])
+    d.syn(d.a, time=START)
+    path, ends = write_pcap(tmp_path / "t.pcap", d.packets), [(d.a.ip, d.a.port), (d.b.ip, d.b.port)]
+    [plain], _, _ = fast([path])
+    [keyed], _, _ = fast([path], Settings(key=("vlan",)))
+    assert plain["flow_id"] == flow_id(ends, START, d.a.isn)
+    assert keyed["flow_id"] == flow_id(ends, START, d.a.isn, vlan)
+
+
+def test_the_same_ends_on_two_vlans_are_one_connection_unless_asked(tmp_path):
+    packets = []
+    for vlan in (10, 20):
+        d = Dialogue(vlans=[vlan])
+        packets += d.handshake().packets
+    path = write_pcap(tmp_path / "t.pcap", packets)
+    [row], _, _ = fast([path])
+    assert (row["vlan_id"], row["vlan_variants"], row["syn_count"]) == (10, 2, 2)
+    rows, _, _ = fast([path], Settings(key=("vlan",)))
+    assert sorted(row["vlan_id"] for row in rows) == [10, 20]
