@@ -12,10 +12,15 @@ MS = 1_000_000
 SECOND = 1_000 * MS
 START = 1_700_000_000 * SECOND
 
-# Within half of the sequence space of each other: beyond it "above" and "below" mean nothing.
-ISNS = (0, 1000, 2**30 - 20, 2**32 - 1, 2**32 - 120, 2**32 - 2**30)
+# Borders of sequence space. All within half of it of each other: beyond that, "above" and "below" mean nothing.
+ISNS = (0, 2**30 - 20, 2**32 - 1, 2**32 - 120, 2**32 - 2**30)
 FLAGS = ("S", "SA", "A", "A", "A", "PA", "PA", "PA", "FA", "FA", "R", "RA", "F", "P", "", "SEC", "SAE", "SF", "SR")
 WAITS = (0, SECOND, 9 * SECOND, 10 * SECOND, 30 * SECOND, 60 * SECOND, 75 * SECOND, 100 * SECOND, 3 * 3600 * SECOND)
+
+
+def _isn(rnd: random.Random) -> int:
+    """Rarely one that was used before: real hosts choose out of 2^32."""
+    return rnd.choice(ISNS) if rnd.random() < 0.3 else rnd.randrange(2**30)
 
 
 def _opts(rnd: random.Random, echo: int) -> bytes:
@@ -60,7 +65,7 @@ def _exchange(rnd: random.Random, talk: Dialogue) -> None:
         talk.data(a, 300, seq=a.nxt - 600)
         talk.ack(b)
     elif kind == 7:
-        talk.reborn(a_isn=rnd.choice(ISNS), b_isn=rnd.choice(ISNS))
+        talk.reborn(a_isn=_isn(rnd), b_isn=_isn(rnd))
         _opening(rnd, talk)
     else:
         talk.ack(a, window=rnd.choice([0, 1, 65535]))
@@ -110,12 +115,12 @@ def _anything(rnd: random.Random, talk: Dialogue) -> None:
     if rnd.random() < 0.2:
         how["window"] = rnd.choice([0, 1, 500])
     if rnd.random() < 0.1:
-        end.isn = rnd.choice(ISNS)
+        end.isn = _isn(rnd)
     talk.send(end, flags, 0 if "S" in flags else rnd.choice([0, 0, 1, 100]), **how)
 
 
-def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
-    """What happens between the ends and the tap."""
+def _between(rnd: random.Random, packets: list[Captured], one_file: bool) -> list[Captured]:
+    """What happens between the ends and the tap. A clock that jumps by hours is for a single capture."""
     trouble = rnd.choice([0.0, 0.0, 0.05, 0.2])
     seen: list[Captured] = []
     for packet in packets:
@@ -140,14 +145,14 @@ def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
 def talk(seed: int) -> tuple[list[list[Captured]], Settings]:
     """Packets of one to three captures, and settings, from a seed."""
     rnd = random.Random(seed)
-    strange = rnd.choice([0.0, 0.1, 0.5])
+    strange = rnd.choice([0.0, 0.0, 0.1])
     everything: list[Captured] = []
     for number in range(rnd.choice([1, 1, 2, 3])):
         six = rnd.random() < 0.2
         conversation = Dialogue(
             a_ip="2001:db8::1" if six else "10.0.0.1", b_ip="2001:db8::2" if six else "10.0.0.2",
-            a_port=rnd.choice([40_000, 80, 50_000]), b_port=rnd.choice([80, 443, 40_001]),
-            a_isn=rnd.choice(ISNS), b_isn=rnd.choice(ISNS), start=START + number * rnd.choice([0, 7 * MS, 80 * SECOND]),
+            a_port=(40_000, 80, 50_000)[number], b_port=rnd.choice([80, 443, 40_001]),
+            a_isn=_isn(rnd), b_isn=_isn(rnd), start=START + number * rnd.choice([0, 7 * MS, 80 * SECOND]),
             vlans=rnd.choice([(), (), (5,), (7, 5)]),
         )  # fmt: skip
         if rnd.random() < 0.8:
@@ -161,10 +166,11 @@ def talk(seed: int) -> tuple[list[list[Captured]], Settings]:
                 _exchange(rnd, conversation)
         everything += conversation.packets
     everything.sort(key=lambda packet: packet.time_ns)
-    everything = _between(rnd, everything)
-    if rnd.random() < 0.05:  # a clock that was wrong for a while
+    count = rnd.choice([1, 1, 1, 2, 3])
+    everything = _between(rnd, everything, count == 1)
+    if count == 1 and rnd.random() < 0.1:  # a clock that was wrong for a while
         everything = [p._replace(time_ns=p.time_ns + 90_000 * SECOND) for p in everything] + everything * 20
-    files = [[] for _ in range(rnd.choice([1, 1, 1, 2, 3]))]
+    files: list[list[Captured]] = [[] for _ in range(count)]
     for index, packet in enumerate(everything):
         files[index * len(files) // len(everything) if seed % 2 else rnd.randrange(len(files))].append(packet)
     # Two hours of an open connection are thousands of interval rows: mostly shorter ones here.

@@ -1,4 +1,4 @@
-# Memory of equal items, addressed by 32-bit numbers that never move: chunks of CHUNK_ITEMS, a free list through the
+# Memory of equal items, addressed by 32-bit numbers that never move: chunks of 2^shift items, a free list through the
 # first four bytes of freed items, number 0 standing for "none". Chunks are taken between batches only
 # (arena_reserve), so that arena_take cannot fail and nothing is allocated per packet.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -9,21 +9,23 @@ cdef extern from "core.h" nogil:
     void* aligned_block(size_t size)
 
 cdef enum:
-    CHUNK_SHIFT = 12
-    CHUNK_ITEMS = 1 << CHUNK_SHIFT
+    RECORDS_SHIFT = 12       # items a chunk: of what every connection has
+    BLOCKS_SHIFT = 9         # ... of what few connections have
 
 cdef struct Arena:
     char** chunks
     uint32_t item_bytes
+    uint32_t shift
     uint32_t chunk_count
     uint32_t chunk_room
     uint32_t fresh           # the lowest number never taken
     uint32_t free_head
     uint32_t free_count
 
-cdef inline void arena_init(Arena* arena, uint32_t item_bytes) noexcept nogil:
+cdef inline void arena_init(Arena* arena, uint32_t item_bytes, uint32_t shift) noexcept nogil:
     memset(arena, 0, sizeof(Arena))
     arena.item_bytes = item_bytes
+    arena.shift = shift
     arena.fresh = 1
 
 cdef inline void arena_free(Arena* arena) noexcept nogil:
@@ -31,23 +33,23 @@ cdef inline void arena_free(Arena* arena) noexcept nogil:
     for i in range(arena.chunk_count):
         free(arena.chunks[i])
     free(arena.chunks)
-    arena_init(arena, arena.item_bytes)
+    arena_init(arena, arena.item_bytes, arena.shift)
 
 cdef inline void* arena_at(const Arena* arena, uint32_t number) noexcept nogil:
-    return arena.chunks[number >> CHUNK_SHIFT] + <uint64_t>(number & (CHUNK_ITEMS - 1)) * arena.item_bytes
+    return arena.chunks[number >> arena.shift] + <uint64_t>(number & ((1 << arena.shift) - 1)) * arena.item_bytes
 
 # Makes sure that `count` items can be taken. Returns 0, or -1 without memory.
 cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
     cdef char** chunks
     cdef char* chunk
-    while <int64_t>arena.free_count + (<int64_t>arena.chunk_count << CHUNK_SHIFT) - arena.fresh < count:
+    while <int64_t>arena.free_count + (<int64_t>arena.chunk_count << arena.shift) - arena.fresh < count:
         if arena.chunk_count == arena.chunk_room:
             chunks = <char**>realloc(arena.chunks, sizeof(char*) * (2 * <uint64_t>arena.chunk_room + 16))
             if chunks == NULL:
                 return -1
             arena.chunks = chunks
             arena.chunk_room = 2 * arena.chunk_room + 16
-        chunk = <char*>aligned_block(<uint64_t>arena.item_bytes << CHUNK_SHIFT)
+        chunk = <char*>aligned_block(<uint64_t>arena.item_bytes << arena.shift)
         if chunk == NULL:
             return -1
         arena.chunks[arena.chunk_count] = chunk
@@ -72,4 +74,4 @@ cdef inline void arena_give(Arena* arena, uint32_t number) noexcept nogil:
     arena.free_count += 1
 
 cdef inline uint64_t arena_bytes(const Arena* arena) noexcept nogil:
-    return (<uint64_t>arena.chunk_count << CHUNK_SHIFT) * arena.item_bytes + arena.chunk_room * sizeof(char*)
+    return (<uint64_t>arena.chunk_count << arena.shift) * arena.item_bytes + arena.chunk_room * sizeof(char*)

@@ -5,7 +5,7 @@ from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from synfin._core.arena cimport CHUNK_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
+from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport Block, sink_close, sink_open, sink_take
 from synfin._core.core cimport *
@@ -166,7 +166,7 @@ cdef int reserve(Core* core) noexcept nogil:
             or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
         return -1
     while core.facts.chunk_count < core.flows.chunk_count:
-        if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << CHUNK_SHIFT) - 1) < 0:
+        if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
             return -1
     return 0
 
@@ -205,13 +205,13 @@ cdef class Tracker:
         self.interval_names, self.interval_kinds = _asked(schema.INTERVALS, interval_columns)
         self._configure(settings)
         self._open_intervals(settings)
-        arena_init(&self.core.flows, sizeof(Flow))
-        arena_init(&self.core.facts, sizeof(Facts))
-        arena_init(&self.core.address_pairs, sizeof(AddressPair))
-        arena_init(&self.core.closings, sizeof(Closing))
-        arena_init(&self.core.troubles, sizeof(Trouble))
-        arena_init(&self.core.copies, sizeof(Copies))
-        arena_init(&self.core.vlans, sizeof(Vlans))
+        arena_init(&self.core.flows, sizeof(Flow), RECORDS_SHIFT)
+        arena_init(&self.core.facts, sizeof(Facts), RECORDS_SHIFT)
+        arena_init(&self.core.address_pairs, sizeof(AddressPair), RECORDS_SHIFT)
+        arena_init(&self.core.closings, sizeof(Closing), BLOCKS_SHIFT)
+        arena_init(&self.core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
+        arena_init(&self.core.copies, sizeof(Copies), BLOCKS_SHIFT)
+        arena_init(&self.core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self._open_rows()

@@ -157,8 +157,9 @@ class End:
         if not (late and resent):
             self.take_window(segment, peer)
         if segment.payload and not resent:
-            _, inside, new = self.enter(segment.seq + 1, segment.payload)
-            self.unique += inside + new
+            if not late:
+                _, inside, new = self.enter(segment.seq + 1, segment.payload)
+                self.unique += inside + new
             if self.first_payload is None:
                 self.first_payload = segment.time
 
