@@ -29,11 +29,14 @@ test-all: $(VENV)/.tested lint
 	$(PYTEST)
 	$(PY) tools/render_docs.py --check
 
-# The same tests with Cython's bounds checks on, in a copy of the tree: other compiler settings, other files.
+# The same tests with Cython's bounds checks and the compiler's address and undefined-behaviour checks (gcc), in a copy
+# of the tree: other compiler settings, other files. Their libraries must be there before Python starts.
+DEBUG_RUN = env ASAN_OPTIONS=detect_leaks=0 \
+            LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libstdc++.so.6)"
 test-debug:
 	@mkdir -p build/debug
 	@tar -c --exclude=./build --exclude=./.git --exclude=./.venv --exclude='*.so' --exclude='./src/*.c' . | tar -x -C build/debug
-	SYNFIN_DEBUG=1 $(MAKE) -C build/debug test
+	SYNFIN_DEBUG=1 $(MAKE) -C build/debug test PYTEST='$(DEBUG_RUN) $(PYTEST)'
 
 lint: $(VENV)/.linted
 	$(VENV)/bin/ruff check src tests tools benchmarks setup.py

@@ -8,10 +8,12 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-CHECKS = os.environ.get("SYNFIN_DEBUG") == "1"  # `make test-debug`: Cython's bounds checks on
+CHECKS = os.environ.get("SYNFIN_DEBUG") == "1"  # `make test-debug`: every check that Cython and the compiler have
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if CHECKS else []
 
 # The limited API of the oldest supported Python: one wheel serves all later ones.
 LIMITED_API = [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")]
+COMPILER = ["-O3", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unreachable-code", "-g0"]
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": CHECKS,
@@ -38,7 +40,8 @@ def extensions() -> list[Extension]:
             [str(path)],
             include_dirs=["src/synfin/_core"],
             define_macros=LIMITED_API,
-            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unreachable-code", "-g0"],
+            extra_compile_args=[*COMPILER, *SANITIZERS],
+            extra_link_args=SANITIZERS,
             py_limited_api=True,
         )
         for path in sorted(Path("src").rglob("*.pyx"))

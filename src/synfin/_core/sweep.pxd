@@ -96,6 +96,8 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
             memset(interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
             interval.rtt[i].samples = 0
             interval.rtt[i].max = 0
+    for i in range(3):
+        iv.peaks[i] = 0
     memset(interval.counts, 0, sizeof(interval.counts))
     interval.used = False
     iv.near_from = iv.near_to = NEVER
@@ -105,13 +107,12 @@ cdef inline void close_slice(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef Slice* s = &iv.slices[iv.next_slice & iv.slice_mask]
     cdef int i
-    cdef bint first = iv.next_slice % SLICES == 0
     if s.used:
         for i in range(GAUGES):
             iv.gauges[i] += s.change[i]
         memset(s, 0, sizeof(Slice))
     for i in range(3):
-        if first or iv.gauges[peak_gauge(i)] > iv.peaks[i]:
+        if iv.gauges[peak_gauge(i)] > iv.peaks[i]:
             iv.peaks[i] = iv.gauges[peak_gauge(i)]
         if iv.peaks[i] > iv.run_peak[i]:
             iv.run_peak[i] = iv.peaks[i]

@@ -108,6 +108,8 @@ cdef inline Framed frame_fail(Framer* f, FrameError error, uint64_t a, uint64_t 
 cdef inline bint _carry_add(Framer* f, size_t count) noexcept nogil:
     cdef size_t capacity = f.carry_capacity
     cdef void* grown
+    if count == 0:
+        return True  # there may be no chunk, and memcpy takes no NULL
     if f.carry_len + count > capacity:
         capacity = max(f.carry_len + count, 2 * capacity, <size_t>4096)
         grown = realloc(f.carry, capacity)

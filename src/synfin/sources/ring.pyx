@@ -196,7 +196,7 @@ cdef class Ring:
             raise MemoryError
         PyObject_GetBuffer(memory, &self._memory, PyBUF_WRITABLE)
         self.w.base = <uint8_t*>self._memory.buf
-        if block_bytes < BLOCK_BYTES + FRAME_BYTES or block_bytes % FRAME_ALIGNMENT or <uint64_t>self.w.base % FRAME_ALIGNMENT:
+        if block_bytes < BLOCK_BYTES + FRAME_BYTES or (block_bytes | <uint64_t>self.w.base) % FRAME_ALIGNMENT:
             raise ValueError("the blocks are too short or not aligned")
         if self._memory.len // block_bytes == 0 or self._memory.len // block_bytes > INT32_MAX:
             raise ValueError("the memory holds no block, or too many")
