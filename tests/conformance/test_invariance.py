@@ -110,11 +110,17 @@ def test_the_ip_version_shows_in_nothing_but_itself(tap, steps, isns):
                           st.booleans()), max_size=12), ISNS, st.booleans())  # fmt: skip
 @FEW
 def test_repeating_any_segment_never_moves_a_state_twice(tap, steps, isns, handshake):
-    """Every segment twice: the states after each pair are those after the single one."""
+    """Every segment twice: the states after each pair are those after the single one.
+
+    Where the tap came later, without SYNs and SYN-ACKs: the first one says how the record began, its copy is a resend.
+    """
+    if not handshake:
+        steps = [step for step in steps if not step[1].startswith("syn")]
     once, twice = (Dialogue(a_isn=isns[0], b_isn=isns[1]) for _ in range(2))
     for d in (once, twice):
-        if handshake:
-            d.handshake()
+        d.handshake()
+        if not handshake:  # the tap comes later
+            d.packets.clear()
         for who, what, captured in steps:
             getattr(d, what)(getattr(d, who), **({"captured": captured} if what != "rst" else {}))
     twice.packets = [packet for packet in once.packets for _ in range(2)]

@@ -312,7 +312,11 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
     read_opening(x.segment, options, &x.facts.opening[x.d])
     set_window_shifts(x.flow, x.facts)
     sender.marks |= EM_SYN | EM_SYN_ACKED
-    if x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
+    if x.flow.marks & FM_ATTEMPT and not sender.marks & EM_NXT:
+        sender.marks |= EM_NXT
+        sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
+        take_syn_payload(x)
+    elif x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
         sender.marks |= EM_PAYLOAD
         x.facts.first_payload[x.d] = x.packet.time_ns
     if syn:
