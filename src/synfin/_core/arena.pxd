@@ -10,7 +10,7 @@ cdef extern from "core.h" nogil:
 
 cdef enum:
     RECORDS_SHIFT = 12       # items a chunk: of what every connection has
-    BLOCKS_SHIFT = 9         # ... of what few connections have
+    BLOCKS_SHIFT = 8         # ... of what few connections have
 
 cdef struct Arena:
     char** chunks

@@ -158,7 +158,7 @@ cdef int reserve(Core* core) noexcept nogil:
     """Room for whatever one batch can take. Returns -1 without memory."""
     cdef uint64_t slots = <uint64_t>core.table.mask + 1
     cdef uint32_t blocks = 2 * BATCH_PACKETS
-    if core.table.count + BATCH_PACKETS > slots * 5 // 8 or (core.table.crowded and slots < (<uint64_t>1 << 31)):
+    if core.table.count + BATCH_PACKETS > slots * 3 // 4 or (core.table.crowded and slots < (<uint64_t>1 << 31)):
         if grow_table(&core.table, slots * 2) < 0:
             return -1
     if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0

@@ -47,7 +47,6 @@ def connections(count: int, version: int):
             yield bytes(frame), packet.time_ns
 
 
-@pytest.mark.xfail(strict=True, reason="the first chunks of the rare blocks hold 4,096 items each, 8 MB in all")
 @pytest.mark.parametrize("count", [102_000, pytest.param(165_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("version", "most"), [(4, 512), (6, 544)])
 def test_bytes_per_live_connection(count, version, most):

@@ -86,14 +86,14 @@ def test_an_insertion_beyond_the_longest_probe_is_noted():
 
 
 def test_many_with_good_hashes_stay_within_the_longest_probe():
-    """Filled to 5/8, as far as the tracker lets it come, with the hashes of a multiplicative generator."""
+    """Filled to 3/4, as far as the tracker lets it come, with the hashes of a multiplicative generator."""
     slots, hash, model = 2**14, 1, {}
     index = Index(slots)
-    for number in range(1, slots * 5 // 8):
+    for number in range(1, slots * 3 // 4):
         hash = hash * 1664525 + 1013904223 & 0xFFFFFFFF
         model[number] = hash ^ hash >> 16
         index.insert(model[number], number)
-    for number in range(1, slots * 5 // 8, 2):
+    for number in range(1, slots * 3 // 4, 2):
         index.remove(model.pop(number), number)
     check(index, model)
     assert not index.crowded()
