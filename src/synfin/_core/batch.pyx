@@ -69,7 +69,7 @@ cdef class PacketBatch:
 
         Returns
         -------
-        list of (data, time_ns, clock_ns, number, file_id, interface_id, link_type, wire_len, flags); the bytes are copies.
+        list of (data, time_ns, clock_ns, number, file_id, interface_id, link_type, wire_len, flags); bytes are copied.
         """
         cdef PacketRef* p
         cdef unsigned int i
@@ -77,5 +77,6 @@ cdef class PacketBatch:
         for i in range(self.c.count):
             p = &self.c.packets[i]
             data = p.data[:p.captured_len] if p.captured_len else b""
-            rows.append((data, p.time_ns, p.clock_ns, p.number, p.file_id, p.interface_id, p.link_type, p.wire_len, p.flags))
+            rows.append((data, p.time_ns, p.clock_ns, p.number, p.file_id, p.interface_id, p.link_type, p.wire_len,
+                         p.flags))
         return rows

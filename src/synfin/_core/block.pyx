@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -123,7 +123,7 @@ cdef tuple text_dictionary(list texts):
 
 
 cdef tuple shift_codes(ColumnBuffer* column, uint32_t rows, list texts):
-    """Makes codes of a run-wide list start at the lowest one used, so that a block carries only the texts that it may use."""
+    """Makes codes of a run-wide list start at the lowest one used: a block carries only the texts that it may use."""
     cdef int32_t* codes = <int32_t*>column.values
     cdef int32_t low = 0x7FFFFFFF
     cdef int32_t high = -1

@@ -140,7 +140,6 @@ cdef inline void reset_connection(Context* x, Closing* closing) noexcept nogil:
 # Returns whether the RST was accepted.
 cdef inline bint take_rst(Context* x) noexcept nogil:
     cdef Closing* closing = closing_of(x.core, x.facts)
-    cdef int passive
     closing.rst_count[x.d] += 1
     if not is_rst_acceptable(x):
         closing.rst_rejected += 1

@@ -268,7 +268,7 @@ cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
         x.facts.marks |= FF_DONE
         count_completed(x)
 
-# A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its own events.
+# A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its events.
 cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
     x.flow.marks &= ~<uint8_t>FM_ATTEMPT
     x.flow.state[0] = ST_ESTABLISHED
@@ -405,8 +405,8 @@ cdef inline void take_syn(Context* x) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ SYN-ACK
 
-# Whether a SYN-ACK answers the peer's SYN: its ACK is ISN + 1, or covers the SYN's payload as well. Where that SYN was not
-# seen, an earlier SYN-ACK's ACK is the measure.
+# Whether a SYN-ACK answers the peer's SYN: its ACK is ISN + 1, or covers the SYN's payload as well. Where that SYN was
+# not seen, an earlier SYN-ACK's ACK is the measure.
 cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
     cdef int peer = 1 - x.d
     cdef const Opening* own = &x.facts.opening[x.d]

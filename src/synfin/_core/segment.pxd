@@ -217,7 +217,8 @@ cdef inline void count_segment(Core* core, const Segment* segment, int64_t effec
 # One segment. Before: the core's clock is the packet's, every deadline and slice up to clock - reorder is settled
 # (sweep.pxd), the arenas and the sink hold their reserves. Touches the record's shared line and its sender's line while
 # both ends are ESTABLISHED and the segment is plain.
-cdef inline void track_segment(Core* core, const Segment* segment, const PacketRef* packet, const Key* key) noexcept nogil:
+cdef inline void track_segment(Core* core, const Segment* segment, const PacketRef* packet,
+                               const Key* key) noexcept nogil:
     cdef Context x
     cdef Flow* flow
     cdef int64_t fresh = packet.time_ns if packet.time_ns < core.clock else core.clock

@@ -1,13 +1,13 @@
 """The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
 
 cimport cython
-from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
 from synfin._core.batch cimport PacketBatch
-from synfin._core.block cimport Block, sink_close, sink_open, sink_take
+from synfin._core.block cimport sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.key cimport Key, key_of
@@ -171,6 +171,7 @@ cdef int reserve(Core* core) noexcept nogil:
     return 0
 
 # ------------------------------------------------------------------------------------------------ the class
+
 
 @cython.final
 cdef class Tracker:
