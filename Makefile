@@ -18,7 +18,7 @@ help:
 	@echo "make lint docs examples bench truth dist lakehouse spark clean"
 
 demo: $(VENV)/.built
-	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 12
+	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 30
 
 build: $(VENV)/.built
 

@@ -36,9 +36,9 @@ def command(*arguments: str, width: int = 80) -> str:
     return done.stdout.strip("\n")
 
 
-def console(*arguments: str) -> str:
+def console(*arguments: str, width: int = 80) -> str:
     """A command and its output as a block."""
-    return f"```console\n$ synfin {' '.join(arguments)}\n{command(*arguments)}\n```"
+    return f"```console\n$ synfin {' '.join(arguments)}\n{command(*arguments, width=width)}\n```"
 
 
 def skips() -> str:
@@ -49,7 +49,7 @@ def skips() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "demo": lambda: console("track", "examples", "--head", "12"),
+    "demo": lambda: console("track", "examples", "--head", "30", width=100),
     "help": lambda: console("--help"),
     "help-track": lambda: console("track", "--help"),
     "help-live": lambda: console("live", "--help"),

@@ -8,7 +8,7 @@ from fakes import FakeBlock
 
 from synfin.output import render
 from synfin.output.arrow import Layout
-from synfin.output.summary import FLOW_COLUMNS, Servers
+from synfin.output.summary import FLOW_COLUMNS, FirstRows, Servers
 
 HANDSHAKES = ("complete", "unanswered", "refused", "half_open", "not_seen")
 
@@ -29,6 +29,7 @@ def test_worst_servers(profile):
         ranked = sorted(truth.items(), key=lambda item: (-item[1], item[0]))[:5]
         found = [((s["server_ip"], s["server_port"]), s["count"]) for s in servers.worst(failure)]
         assert found == ranked
+        assert servers.failing(failure) == len(truth)
     assert servers.error == 0
 
 
@@ -85,7 +86,7 @@ SUMMARY = {
         "unanswered": [{"server_ip": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "server_port": 65535, "count": 123_456}],
         "refused": [], "half_open": [{"server_ip": "10.0.0.1", "server_port": 443, "count": 7}],
     },
-    "worst_servers_error": 12, "input": {"warnings": ["x.pcap: skipped: text"] * 20},
+    "failing_servers": {"unanswered": 1, "refused": 0, "half_open": 4}, "worst_servers_error": 12, "input": {"warnings": ["x.pcap: skipped: text"] * 20},
     "accounting": {
         "packets": 18_934_222_111, "in_records": 18_000_000_000, "not_tcp": 934_222_000, "fragment": 111, "holds": True,
     },
@@ -99,6 +100,7 @@ def test_text_fits_and_tells():
         "18,934,222,111 = 18,000,000,000 in connections + 934,222,000 not_tcp",
         "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",
         "refused 123,456,789", "half-open 900 at 2023-11-14 22:13:21", "12.3 ms", "and 8 more warnings", "may be low by up to 12",
+        "and 3 more servers",
     ):  # fmt: skip
         assert part in " ".join(text.split())
     assert "\0" not in text
@@ -123,6 +125,16 @@ ROW = {
 }  # fmt: skip
 
 
+def test_first_rows_are_those_that_began_first():
+    began = [(7 * k % 40) // 2 for k in range(40)]
+    first = FirstRows(9)
+    for part in (began[:3], began[3:25], began[25:]):
+        columns = {name: [None] * len(part) for name in render.HEAD_COLUMNS}
+        columns |= {"first_seen": part, "first_packet": [began.index(t) + 1 for t in part]}
+        first.add(Layout.choose("flows", render.HEAD_COLUMNS, "lakehouse").batch(FakeBlock("flows", columns)))
+    assert [row["first_seen"] for row in first.rows] == sorted(began)[:9]
+
+
 @pytest.mark.parametrize("width", [40, 80, 100, 120, 200])
 def test_first_rows_fit(width):
     nothing = {**ROW, "close": None, "closer": None, "rtt_server_ns": None, "handshake": "unanswered"}
@@ -131,7 +143,7 @@ def test_first_rows_fit(width):
     assert max(map(len, lines)) <= max(width, 55)
     assert "192.168.100.100:40000" in lines[1]
     assert ("fin_4way" in lines[1]) == (width >= 80)
-    assert ("22:13:20.123" in lines[1]) == (width >= 100)
+    assert ("22:13:20.123" in lines[1]) == (width >= 120)
 
 
 def test_accounting_names_only_what_occurred():

@@ -22,7 +22,7 @@ from synfin.schema import TABLES
 
 if TYPE_CHECKING:
     from synfin.output.arrow import Layout
-    from synfin.output.summary import Servers
+    from synfin.output.summary import FirstRows, Servers
     from synfin.settings import Settings
 
 _OPTIONS = (
@@ -34,7 +34,7 @@ _OPTIONS = (
     click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas (see `synfin columns`).  [default: all]"),
     click.option("--profile", type=click.Choice(["native", "lakehouse"]), default="native", show_default=True, help="lakehouse: microsecond instants beside NAME_ns integers, plain strings, for Spark, Delta and Iceberg."),
     click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
-    click.option("--head", type=click.IntRange(min=1), metavar="N", help="Also show the first N rows of the flow table."),
+    click.option("--head", type=click.IntRange(min=1), metavar="N", help="Also show the N connections that began first."),
 )
 
 
@@ -97,13 +97,12 @@ class Job:
         self.stop = stop
         self.head = options["head"] or 0
         self.as_json = options["as_json"]
-        self.rows: list[dict[str, Any]] = []
 
     def execute(self) -> int:
         """Run, write, say what happened."""
-        from synfin.output.summary import Servers, file_metadata, summarize
+        from synfin.output.summary import FirstRows, Servers, file_metadata, summarize
 
-        servers = Servers()
+        servers, first = Servers(), FirstRows(self.head)
         output = None
         try:
             output = Output(self.target, self.layouts) if self.target else None
@@ -111,7 +110,7 @@ class Job:
             with Progress() as progress:
                 run = self._run(progress)
                 with _stopped_by(self.signals, self.stop or run.stop):
-                    self._pump(run, servers, output)
+                    self._pump(run, servers, first, output)
             seconds = time.monotonic() - started
             if output:
                 output.commit(file_metadata(run, shlex.join(["synfin", *sys.argv[1:]])))
@@ -121,7 +120,7 @@ class Job:
                 output.abort()
             raise
         summary = summarize(run, servers, seconds, output.names if output else [])
-        self._report(summary)
+        self._report(summary, first.rows)
         return 0 if summary["complete"] else 130 if run.interrupted else 1
 
     def _run(self, progress: Progress) -> Run:
@@ -136,7 +135,7 @@ class Job:
         progress.watch(run)
         return run
 
-    def _pump(self, run: Run, servers: Servers, output: Output | None) -> None:
+    def _pump(self, run: Run, servers: Servers, first: FirstRows, output: Output | None) -> None:
         from synfin.output.arrow import Layout
         from synfin.output.render import HEAD_COLUMNS
         from synfin.output.summary import FLOW_COLUMNS
@@ -145,24 +144,23 @@ class Job:
         for table, block in run.blocks():
             if table == "flows":
                 servers.add(tally.batch(block))
-                if len(self.rows) < self.head:
-                    rows = head.batch(block).slice(0, self.head - len(self.rows)).drop_columns(["first_seen"])
-                    self.rows += rows.rename_columns({"first_seen_ns": "first_seen"}).to_pylist()
+                if self.head:
+                    first.add(head.batch(block))
             if output and table in self.layouts:
                 output.write(table, self.layouts[table].batch(block))
 
-    def _report(self, summary: dict[str, Any]) -> None:
+    def _report(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         from synfin.output.render import first_rows, summary_text
 
         to_stderr = self.target is not None and self.target.path is None
         if self.as_json:
             if self.head:
-                summary["head"] = self.rows
+                summary["head"] = rows
             click.echo(json.dumps(summary, indent=1), err=to_stderr)
             return
         text = summary_text(summary)
-        if self.rows:
-            text += "\n" + first_rows(self.rows, shutil.get_terminal_size((100, 24)).columns)
+        if rows:
+            text += "\n" + first_rows(rows, shutil.get_terminal_size((100, 24)).columns)
         if self.target is None:
             text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
         elif not to_stderr:

@@ -106,7 +106,7 @@ def _connections(s: dict[str, Any]) -> list[str]:
     lines += _listed("  opening", s["handshakes"].items())
     lines += _listed("  closing", s["closes"].items())
     lines += _listed("  first FIN by", s["closers"].items())
-    names = {"half_open": "half-open", "time_wait": "TIME-WAIT", "close_wait": "CLOSE-WAIT", "connections": "connections"}
+    names = {"connections": "still open", "half_open": "half-open", "close_wait": "CLOSE-WAIT", "time_wait": "TIME-WAIT"}
     lines += _line("  at the end", ", ".join(f"{label} {end[name]:,}" for name, label in names.items()))
     peaks = (("half-open", s["half_open_peak"]), ("TIME-WAIT", s["time_wait_peak"]))
     reached = [f"{label} {peak['value']:,} at {instant(peak['time_ns'])}" for label, peak in peaks if peak["value"]]
@@ -134,9 +134,11 @@ def _worst(s: dict[str, Any]) -> list[str]:
         for server in servers:
             lines.append(f"  {label:<12}{server['count']:>10,}  {endpoint(server['server_ip'], server['server_port'])}")
             label = ""
+        if more := s["failing_servers"][failure] - len(servers):
+            lines.append(f"  {'':<12}{'...':>10}  and {number(more, 'more server')}")
     if lines and s["worst_servers_error"]:
         lines.append(f"  (very many servers: each count may be low by up to {s['worst_servers_error']:,})")
-    return ["Worst servers", *lines] if lines else []
+    return ["Worst servers   attempts", *lines] if lines else []
 
 
 def _input(s: dict[str, Any]) -> list[str]:
@@ -165,15 +167,16 @@ def _accounting(identity: dict[str, Any]) -> list[str]:
 
 #: Columns of the flow table that `first_rows` shows.
 HEAD_COLUMNS = (
-    "first_seen", "duration_ns", "client_ip", "client_port", "server_ip", "server_port", "handshake", "close", "closer",
-    "client_state", "server_state", "rtt_server_ns", "client_packets", "server_packets",
+    "first_seen", "first_packet", "duration_ns", "client_ip", "client_port", "server_ip", "server_port", "handshake",
+    "close", "closer", "client_state", "server_state", "rtt_server_ns", "client_packets", "server_packets",
 )  # fmt: skip
 
 
-_TITLES = ("first seen", "client", "server", "handshake", "close", "closer", "states", "rtt", "packets", "lasted")
-_NUMBERS = {"rtt", "packets", "lasted"}
+_RTT, _PACKETS = "rtt server", "packets c/s"
+_TITLES = ("first seen", "client", "server", "handshake", "close", "closer", "states", _RTT, _PACKETS, "lasted")
+_NUMBERS = {_RTT, _PACKETS, "lasted"}
 #: The order in which columns claim room; the first three are always shown.
-_CLAIMS = ("client", "server", "handshake", "close", "closer", "rtt", "packets", "states", "first seen", "lasted")
+_CLAIMS = ("client", "server", "handshake", "close", "closer", _RTT, _PACKETS, "first seen", "states", "lasted")
 
 
 def first_rows(rows: Sequence[dict[str, Any]], width: int) -> str:

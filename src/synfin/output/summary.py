@@ -1,4 +1,4 @@
-"""The summary of a run as data: what the tracker counted, the worst servers, and what was wrong with the input."""
+"""The summary of a run as data: what the tracker counted, worst servers, first rows, what was wrong with the input."""
 
 from __future__ import annotations
 
@@ -55,6 +55,28 @@ class Servers:
         ranked = sorted((-counts[which], server) for server, counts in self._counts.items() if counts[which])
         return [{"server_ip": ip, "server_port": port, "count": -n} for n, (ip, port) in ranked[:count]]
 
+    def failing(self, failure: str) -> int:
+        """How many of the servers that are remembered had failures of one kind."""
+        which = FAILURES.index(failure)
+        return sum(counts[which] > 0 for counts in self._counts.values())
+
+
+class FirstRows:
+    """The `count` connections that began first, in bounded memory (records end in another order than they begin)."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take a flow batch in the lakehouse profile, where instants are int64 nanoseconds beside timestamps."""
+        first = pc.select_k_unstable(batch, self.count, [("first_seen_ns", "ascending"), ("first_packet", "ascending")])
+        rows = batch.take(first).drop_columns(["first_seen"])
+        rows = rows.rename_columns(["first_seen" if name == "first_seen_ns" else name for name in rows.schema.names])
+        merged = self.rows + rows.to_pylist()
+        merged.sort(key=lambda row: (row["first_seen"], row["first_packet"] or 0))
+        self.rows = merged[: self.count]
+
 
 def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) -> dict[str, Any]:
     """Everything that the summary says, as plain data (see `synfin.output.render` for the text).
@@ -92,6 +114,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "time_wait_peak": stats["time_wait_peak"],
         "rtt": {side: _below_max(values) for side, values in stats["rtt"].items()},
         "worst_servers": {failure: servers.worst(failure) for failure in FAILURES},
+        "failing_servers": {failure: servers.failing(failure) for failure in FAILURES},
         "worst_servers_error": servers.error,
         "input": input_report(run.report),
         "accounting": {
