@@ -221,6 +221,22 @@ class Dialogue:
         how.setdefault("seq", end.nxt - 1)
         return self.send(end, "A", payload, **how)
 
+    def icmp(self, about: Captured, kind: int = 3, code: int = 1, *, quoted: int | None = None, router: str | None = None,
+             step: int | None = None) -> Captured:  # fmt: skip
+        """An ICMP or ICMPv6 error of a router about a packet, to its sender, quoting its first ``quoted`` bytes."""
+        packet = about.data[14 + 4 * len(self.vlans) :]
+        six = packet[0] >> 4 == 6
+        sender = ipaddress.ip_address(packet[8:24] if six else packet[12:16])
+        message = bytes((kind, code, 0, 0, 0, 0, 0, 0)) + packet[:quoted]
+        if six:
+            body = ipv6(router or "2001:db8::ffff", str(sender), message, next_header=58)
+        else:
+            body = ipv4(router or "10.0.0.254", str(sender), message, protocol=1)
+        self.now += self.step if step is None else step
+        frame = Captured(self.now, ethernet(body, vlans=self.vlans))
+        self.packets.append(frame)
+        return frame
+
     def handshake(self) -> Dialogue:
         """SYN, SYN-ACK and ACK, opened by ``a``."""
         self.syn(self.a)

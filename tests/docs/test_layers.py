@@ -28,11 +28,11 @@ MAY_USE = {
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "tcp", "decode", "key", "sink",
-    "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "sweep", "batch",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "icmp", "tcp", "decode", "key", "sink",
+    "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep", "batch",
     "block", "tracker", "probe",
 ]  # fmt: skip
-DECODING = {"link", "ip", "tcp", "decode"}
+DECODING = {"link", "ip", "icmp", "tcp", "decode"}
 PACKET = {"bytes", "types"}
 #: No part below the command line may ask what time it is; the live source must, where no packet tells it.
 TIMELESS = ("_core", "sources", "run")

@@ -75,6 +75,7 @@ SUMMARY = {
     "handshakes": dict.fromkeys(HANDSHAKES, 123_456_789),
     "closes": dict.fromkeys(("fin_4way", "fin_3way", "fin_simultaneous", "half_closed", "rst_after_fin"), 98_765_432),
     "closers": {"client": 5, "server": 6, "both": 0}, "syn_resends": 5, "retransmitted_segments": 70_000,
+    "icmp": {"errors": 9, "rejected": 2},
     "at_end": {"half_open": 1, "time_wait": 22, "close_wait": 3, "connections": 44},
     "half_open_peak": {"value": 900, "time_ns": 1_700_000_001_000_000_000},
     "time_wait_peak": {"value": 0, "time_ns": None},
@@ -100,7 +101,7 @@ def test_text_fits_and_tells():
         "18,934,222,111 = 18,000,000,000 in connections + 934,222,000 not_tcp",
         "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",
         "refused 123,456,789", "half-open 900 at 2023-11-14 22:13:21", "12.3 ms", "and 8 more warnings", "may be low by up to 12",
-        "and 3 more servers",
+        "and 3 more servers", "ICMP errors about segments in flight 9, about none that was sent 2",
     ):  # fmt: skip
         assert part in " ".join(text.split())
     assert "\0" not in text

@@ -51,6 +51,8 @@ cdef struct Stats:
     int64_t closers[SIDE_COUNT]
     int64_t end_reasons[END_COUNT]
     int64_t steps
+    int64_t icmp_errors      # that quote a segment in flight of a record
+    int64_t icmp_rejected    # that quote none of the record's segments in flight
 
 cdef struct Core:
     Config config
@@ -117,6 +119,8 @@ cdef inline uint32_t face_of(const Flow* flow) noexcept nogil:
     cdef uint16_t m0 = flow.seq[0].marks
     cdef uint16_t m1 = flow.seq[1].marks
     if flow.phase == PH_CLOSED or flow.phase == PH_RESET:
+        return face
+    if flow.phase == PH_SYN and (m0 | m1) & EM_UNREACHABLE:
         return face
     face |= 1 << 8
     if flow.phase == PH_SYN:

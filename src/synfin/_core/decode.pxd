@@ -3,13 +3,15 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from synfin._core.bytes cimport Cursor, advance, be16
+from synfin._core.icmp cimport read_quote
 from synfin._core.ip cimport ipv4, ipv6
 from synfin._core.link cimport ET_IPV4, LINKTYPE_ETHERNET, find_ip
 from synfin._core.tcp cimport tcp, tcp_options, tcp_timestamps
-from synfin._core.types cimport PF_VLAN, VD_SAME_ENDS, VD_SEGMENT, PacketRef, Segment
+from synfin._core.types cimport PF_VLAN, VD_ICMP_ERROR, VD_SAME_ENDS, VD_SEGMENT, PacketRef, Segment
 
 
-# VD_SEGMENT: every field of the segment is set. Any other verdict names the skip; the segment is then undefined.
+# VD_SEGMENT: every field of the segment is set. Any other verdict names the skip; the segment is then undefined, but for
+# what an ICMP error quotes (icmp.pxd).
 cdef inline int decode(const PacketRef* packet, Segment* segment) noexcept nogil:
     cdef Cursor cursor
     cdef uint32_t kind = ET_IPV4
@@ -31,6 +33,8 @@ cdef inline int decode(const PacketRef* packet, Segment* segment) noexcept nogil
             return verdict
     verdict = ipv4(&cursor, segment) if kind == ET_IPV4 else ipv6(&cursor, segment)
     if verdict != VD_SEGMENT:
+        if verdict == VD_ICMP_ERROR:
+            read_quote(&cursor, segment)
         return verdict
     verdict = tcp(&cursor, segment)
     if verdict != VD_SEGMENT:

@@ -47,6 +47,7 @@ cdef enum:
     EM_BEYOND = 4096         # sent anything beyond SYN and SYN-ACK
     EM_PAYLOAD = 8192        # sent payload
     EM_BARE_SYN = 16384      # sent a SYN without ACK
+    EM_UNREACHABLE = 32768   # an ICMP error said that its SYN did not arrive; until the next SYN or an answer
 
 # What packets of both directions need of one end.
 cdef struct Seq:
@@ -129,6 +130,7 @@ cdef enum:
     FF_DATA_ACCEPTED = 2048  # the SYN-ACK covers the SYN's payload
     FF_SYN_ANSWERED = 4096   # a copy of the client's SYN was answered
     FF_SERVER_DID = 8192     # the server sent an acceptable SYN-ACK to this attempt
+    FF_UNREACHABLE = 32768   # an ICMP error said that the client's SYN did not arrive
 
 cdef struct Facts:
     int64_t first_seen
@@ -189,7 +191,10 @@ cdef struct EndTrouble:
 cdef struct Trouble:
     int64_t odd_segments
     int64_t odd_syns
+    int64_t icmp_errors
     EndTrouble end[2]
+    uint8_t icmp_type        # valid with FF_UNREACHABLE
+    uint8_t icmp_code
 
 cdef struct Closing:
     int64_t fin_seen[2]

@@ -28,7 +28,7 @@ cdef enum:
 
 
 # The skip of a protocol other than TCP, and whether an ICMP message is an error: ICMP 3, 4, 5, 11, 12 (RFC 792),
-# ICMPv6 1 to 4 (RFC 4443).
+# ICMPv6 below 128 (RFC 4443 section 2.1).
 cdef inline int other_protocol(const Cursor* cursor, uint8_t version, uint8_t protocol) noexcept nogil:
     cdef uint8_t kind
     if cursor.captured < 1:
@@ -37,7 +37,7 @@ cdef inline int other_protocol(const Cursor* cursor, uint8_t version, uint8_t pr
     if version == 4 and protocol == IP_ICMP:
         if 3 <= kind <= 5 or kind == 11 or kind == 12:
             return VD_ICMP_ERROR
-    elif version == 6 and protocol == IP_ICMPV6 and 1 <= kind <= 4:
+    elif version == 6 and protocol == IP_ICMPV6 and kind < 128:
         return VD_ICMP_ERROR
     return VD_NOT_TCP
 

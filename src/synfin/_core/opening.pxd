@@ -390,9 +390,15 @@ cdef inline void take_resent_syn(Context* x, const Options* options) noexcept no
 cdef inline void count_odd_syn(Context* x) noexcept nogil:
     trouble_of(x.core, x.facts).odd_syns += 1
 
+# What an ICMP error said of the SYN is over: it came again, or it was answered.
+cdef inline void forget_unreachable(Context* x) noexcept nogil:
+    x.flow.seq[0].marks &= ~<uint16_t>EM_UNREACHABLE
+    x.flow.seq[1].marks &= ~<uint16_t>EM_UNREACHABLE
+
 # A SYN of this record (border.pxd decided).
 cdef inline void take_syn(Context* x) noexcept nogil:
     cdef Options options
+    forget_unreachable(x)
     tcp_options(x.segment, &options)
     if is_late_opening(x.flow, x.facts, x.d, x.segment):
         take_late_opening(x, &options)

@@ -17,7 +17,9 @@ cdef inline int handshake_outcome(const Flow* flow, const Facts* facts) noexcept
         return HS_ABORTED
     if facts.marks & FF_REFUSED:
         return HS_REFUSED
-    return HS_HALF_OPEN if facts.marks & FF_SYNACK else HS_UNANSWERED
+    if facts.marks & FF_SYNACK:
+        return HS_HALF_OPEN
+    return HS_UNREACHABLE if facts.marks & FF_UNREACHABLE else HS_UNANSWERED
 
 cdef inline int close_kind(const Flow* flow, const Closing* closing) noexcept nogil:
     if closing == NULL:
@@ -200,6 +202,15 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
         put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
                 exact_stddev(<uint64_t>rtt.samples, <uint64_t>rtt.total, &rtt.squares))
 
+cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
+    cdef Trouble* trouble = <Trouble*>arena_at(&core.troubles, facts.trouble) if facts.trouble else NULL
+    put_int(s, COL_ODD_SYNS, trouble.odd_syns if trouble != NULL else 0)
+    put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments if trouble != NULL else 0)
+    put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors if trouble != NULL else 0)
+    if facts.marks & FF_UNREACHABLE:
+        put_int(s, COL_ICMP_TYPE, trouble.icmp_type)
+        put_int(s, COL_ICMP_CODE, trouble.icmp_code)
+
 # ------------------------------------------------------------------------------------------------ the row
 
 # Writes the record as the sink's next row and counts it. `reason` stands where the record was neither closed nor reset.
@@ -221,12 +232,7 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
         handshake = HS_PENDING
     put_identity(s, core, number, flow, facts)
     put_opening(s, core, flow, facts, handshake)
-    if facts.trouble:
-        put_int(s, COL_ODD_SYNS, (<Trouble*>arena_at(&core.troubles, facts.trouble)).odd_syns)
-        put_int(s, COL_ODD_SEGMENTS, (<Trouble*>arena_at(&core.troubles, facts.trouble)).odd_segments)
-    else:
-        put_int(s, COL_ODD_SYNS, 0)
-        put_int(s, COL_ODD_SEGMENTS, 0)
+    put_trouble(s, core, facts)
     put_closing(s, core, flow, facts, shown, reason)
     put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
     put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)

@@ -7,7 +7,7 @@ from synfin._core.core cimport *
 from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
-    complete_by_proof, complete_if_both_acknowledged, copies_of, infer_peer_isn, note_syn_acknowledged, take_syn,
+    complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn, note_syn_acknowledged, take_syn,
     take_synack,
 )
 from synfin._core.record cimport end_record, expire_record
@@ -31,6 +31,7 @@ cdef inline bint attempt_allows(Context* x) noexcept nogil:
             or (peer == client and x.segment.ack == peer_isn + 1 + x.facts.syn_payload)):
         if x.d != client:
             x.facts.marks |= FF_SERVER_ACKED
+            forget_unreachable(x)
         return True
     return False
 

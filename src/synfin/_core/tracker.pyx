@@ -11,6 +11,7 @@ from synfin._core.block cimport sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.key cimport Key, key_of
+from synfin._core.quote cimport track_quote
 from synfin._core.segment cimport track_segment
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 
@@ -40,6 +41,9 @@ cdef struct Stages:
 
 # ------------------------------------------------------------------------------------------------ stages
 
+cdef inline bint is_quote(const Stages* stages, uint32_t i) noexcept nogil:
+    return stages.verdicts[i] == VD_ICMP_ERROR and stages.segments[i].quoted
+
 # Decodes a batch and starts loading the index slots that it will look at.
 cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
     cdef uint32_t i
@@ -48,7 +52,7 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
     stages.stepping = False
     for i in range(batch.count):
         stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
-        if stages.verdicts[i] == VD_SEGMENT:
+        if stages.verdicts[i] == VD_SEGMENT or is_quote(stages, i):
             key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
             prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
 
@@ -123,6 +127,8 @@ cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept n
                 track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
             else:
                 count_skip(core, stages.verdicts[stages.at], packet)
+                if is_quote(stages, stages.at):
+                    track_quote(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
         if packet.flags & PF_STEP_BACK:
             stages.stepping = True
             if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
@@ -416,6 +422,7 @@ cdef class Tracker:
             "last_time_ns": stats.last_time if stats.packets else None,
             "clock_ns": core.clock if known else None,
             "clock_steps": stats.steps,
+            "icmp": {"errors": stats.icmp_errors, "rejected": stats.icmp_rejected},
             "handshakes": _counted("handshake", stats.handshakes),
             "closes": _counted("close", stats.closes),
             "closers": _counted("side", stats.closers),

@@ -74,6 +74,9 @@ cdef struct Segment:
     uint16_t vlan_id         # outermost VLAN ID
     uint16_t options_len     # captured bytes of TCP options
     const uint8_t* options   # borrowed like the packet
+    uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
+    uint8_t icmp_type        # valid with `quoted`, like icmp_code
+    uint8_t icmp_code
 
 # TCP options of one segment, read only where they matter (SYN, SYN-ACK, timestamp echoes).
 cdef struct Options:

@@ -113,6 +113,8 @@ def _connections(s: dict[str, Any]) -> list[str]:
     for label, text in zip(("  highest", ""), reached, strict=False):
         lines += _line(label, text)
     lines += _listed("  resent", [("SYNs", s["syn_resends"]), ("segments", s["retransmitted_segments"])])
+    told = (("about segments in flight", s["icmp"]["errors"]), ("about none that was sent", s["icmp"]["rejected"]))
+    lines += _listed("  ICMP errors", told)
     return lines
 
 

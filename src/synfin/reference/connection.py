@@ -129,6 +129,7 @@ class Connection(Record):
         if verdict == "odd":
             self.odd_syns += 1
             return
+        self.unreachable = False
         if verdict == "opens" and segment is not self.first:
             self.split = self.server_acked
             self.simultaneous = not self.split
@@ -231,7 +232,7 @@ class Connection(Record):
         elif self.proves_server(sender, segment):
             self.proof(None)
         if self.attempt and not self.answered and sender is self.server:
-            self.server_acked = True
+            self.server_acked, self.unreachable = True, False
         covered_before = sender.has_acked(peer.fin_seq)
         was_fin_acked = self.first_fin is not None and self.fin_acked(self.first_fin)
         self.account(sender, peer, segment)

@@ -21,7 +21,11 @@ PPP_TO_ETHERTYPE = {
 }  # fmt: skip
 BSD_FAMILIES = {2: ethernet.ETH_TYPE_IP, 24: ethernet.ETH_TYPE_IP6, 28: ethernet.ETH_TYPE_IP6, 30: ethernet.ETH_TYPE_IP6,
                 10: ethernet.ETH_TYPE_IP6}  # fmt: skip
-ICMP_ERRORS = {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB}
+ICMP_OF = {4: ip.IP_PROTO_ICMP, 6: ip.IP_PROTO_ICMP6}
+ICMP_ERRORS = {
+    4: {icmp.ICMP_UNREACH, icmp.ICMP_SRCQUENCH, icmp.ICMP_REDIRECT, icmp.ICMP_TIMEXCEED, icmp.ICMP_PARAMPROB},
+    6: range(icmp6.ICMP6_ECHO_REQUEST),
+}
 LINK_CHDLC, LINK_MPLS, LINK_PPPOE, LINK_IPV4, LINK_IPV6, LINK_PPP_PPPD, LINK_SLL2 = 104, 219, 51, 228, 229, 166, 276
 LINKS_RAW, LINKS_PPP = {pcap.DLT_RAW, 14, 101}, {pcap.DLT_PPP, pcap.DLT_PPP_SERIAL, LINK_PPP_PPPD}
 EXTENSIONS = {0, 43, 44, 51, 60, 135, 139, 140}
@@ -31,6 +35,15 @@ ANY_IP = -1  # instead of an Ethernet type: the first nibble tells
 
 class Skip(Exception):
     """The packet belongs to no record; its argument is a name of schema.SKIPS or ``link_type_N``."""
+
+
+class IcmpError(Skip):
+    """An ICMP error; ``at`` is where its header stands in ``data``."""
+
+    def __init__(self, data: bytes, at: int, version: int):
+        super().__init__("icmp_error")
+        self.data, self.at, self.version = data, at, version
+        self.vlan: int | None = None
 
 
 @dataclass
@@ -91,12 +104,13 @@ def decode(data: bytes, wire_len: int, link_type: int) -> Segment:
     if ethertype == ANY_IP:
         need(data, offset, 1)
         ethertype = {4: ethernet.ETH_TYPE_IP, 6: ethernet.ETH_TYPE_IP6}.get(data[offset] >> 4)
-    if ethertype == ethernet.ETH_TYPE_IP:
-        fields = ipv4(data, offset, wire_len - offset)
-    elif ethertype == ethernet.ETH_TYPE_IP6:
-        fields = ipv6(data, offset, wire_len - offset)
-    else:
+    if ethertype not in {ethernet.ETH_TYPE_IP, ethernet.ETH_TYPE_IP6}:
         raise Skip("not_ip")
+    try:
+        fields = (ipv4 if ethertype == ethernet.ETH_TYPE_IP else ipv6)(data, offset, wire_len - offset)
+    except IcmpError as error:
+        error.vlan = vlan
+        raise
     return tcp(data, vlan, fields)
 
 
@@ -206,14 +220,14 @@ def ipv4(data: bytes, offset: int, on_wire: int) -> tuple:
         raise Skip("fragment" if protocol in {ip.IP_PROTO_TCP, ip.IP_PROTO_AH} else "not_tcp")
     while protocol == ip.IP_PROTO_AH:
         protocol, body = extension(data, body, end, protocol)
-    only_tcp(data, body, protocol, ip.IP_PROTO_ICMP, ICMP_ERRORS)
+    only_tcp(data, body, protocol, 4)
     return body, end, total, 4, src, dst, ttl, bool(fragment & 0x4000)
 
 
-def only_tcp(data: bytes, body: int, protocol: int, icmp_protocol: int, errors: set[int] | range) -> None:
+def only_tcp(data: bytes, body: int, protocol: int, version: int) -> None:
     """Skip what is not TCP; an ICMP message whose type was not captured is no error as far as anyone can tell."""
-    if protocol == icmp_protocol and body < len(data) and data[body] in errors:
-        raise Skip("icmp_error")
+    if protocol == ICMP_OF[version] and body < len(data) and data[body] in ICMP_ERRORS[version]:
+        raise IcmpError(data, body, version)
     if protocol != ip.IP_PROTO_TCP:
         raise Skip("not_tcp")
 
@@ -242,7 +256,7 @@ def ipv6(data: bytes, offset: int, on_wire: int) -> tuple:
         following, at = extension(data, at, end, kind)
         if kind == 44 and struct.unpack_from("!H", data, start + 2)[0] & 0xFFF8:
             raise Skip("fragment" if following == ip.IP_PROTO_TCP or following in EXTENSIONS else "not_tcp")
-    only_tcp(data, at, following, ip.IP_PROTO_ICMP6, range(icmp6.ICMP6_ECHO_REQUEST))
+    only_tcp(data, at, following, 6)
     return at, end, total, 6, src, dst, hops, None
 
 

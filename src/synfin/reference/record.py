@@ -10,7 +10,8 @@ from collections import Counter
 from synfin.settings import Settings
 
 from .decode import Segment
-from .end import MASK, End
+from .end import MASK, End, diff
+from .icmp import Quote
 
 TIMEOUTS = {
     "unanswered": "attempt_timeout", "half_open": "half_open_timeout", "idle": "idle_timeout",
@@ -41,6 +42,9 @@ class Record:
         self.syns: list[Segment] = []  # the client's
         self.synacks: list[tuple[End, Segment]] = []  # acceptable ones
         self.odd_syns = self.odd_segments = self.rst_rejected = 0
+        self.icmp_errors = 0
+        self.icmp: Quote | None = None  # the first that said that the client's SYN did not arrive
+        self.unreachable = False  # so it stands now
         self.held: list[Segment] = []  # the latest held SYN and its resends
 
         self.finished: str | None = None  # "fin" or "rst"
@@ -98,7 +102,7 @@ class Record:
     def other(self, end: End) -> End:
         return self.server if end is self.client else self.client
 
-    def ends(self, segment: Segment) -> tuple[End, End]:
+    def ends(self, segment: Segment | Quote) -> tuple[End, End]:
         """Sender and peer of a segment."""
         sender = self.client if (segment.src, segment.sport) == (self.client.address, self.client.port) else self.server
         return sender, self.other(sender)
@@ -190,6 +194,24 @@ class Record:
             return segment.kind in {"syn", "synack"}
         return phase != "idle" or not rejected
 
+    def in_flight(self, quoted: Quote) -> bool:
+        """Can the quoted segment be one that its sender had in flight (RFC 5927 section 4.1)?"""
+        sender, peer = self.ends(quoted)
+        if sender.nxt is None:
+            return True
+        lowest = peer.ack_max if peer.ack_max is not None else sender.isn if sender.isn_captured else None
+        return diff(quoted.seq, sender.nxt) <= 0 and (lowest is None or diff(quoted.seq, lowest) >= 0)
+
+    def take_quote(self, quoted: Quote) -> None:
+        """An ICMP error quotes a segment of this record."""
+        self.icmp_errors += 1
+        sender, _ = self.ends(quoted)
+        syn = sender is self.client and sender.isn_captured and quoted.seq == sender.isn
+        if self.phase() == "unanswered" and syn and quoted.unreachable:
+            self.unreachable, self.icmp = True, self.icmp or quoted
+            if self.handshake() == "unreachable":
+                self.happened("unreachable")
+
     def end(self, reason: str) -> None:
         """The record ends: by ``deadline``, ``reuse`` or ``end_of_input``."""
         for segment in self.held:
@@ -220,6 +242,8 @@ class Record:
         for outcome in ("aborted", "refused"):
             if outcome in self.outcomes:
                 return outcome
+        if self.icmp and not self.synacks:
+            return "unreachable"
         if self.end_reason == "end_of_input":
             return "pending"
         return "half_open" if self.synacks else "unanswered"
@@ -262,7 +286,7 @@ class Record:
         """What this record adds to each gauge of the interval table."""
         counted = [end.state.lower().replace("-", "_") for end in (self.client, self.server)]
         gauges = Counter(state for state in counted if state not in {"closed", "listen"})
-        if self.finished or self.failed:
+        if self.finished or self.failed or (self.unreachable and self.phase() == "unanswered"):
             return gauges
         gauges["connections"] = 1
         if self.attempt:

@@ -65,7 +65,9 @@ def opening(record: Connection) -> dict:
         handshake_rtt = span(record.handshake_done, answered.time)
     measured = answered or (syns[-1] if syns else None)
     return {
-        "handshake": record.handshake(), "simultaneous_open": record.simultaneous, "split_open": record.split,
+        "handshake": record.handshake(), "icmp_type": record.icmp.type if record.icmp else None,
+        "icmp_code": record.icmp.code if record.icmp else None, "icmp_errors": record.icmp_errors,
+        "simultaneous_open": record.simultaneous, "split_open": record.split,
         "syn_first": syns[0].time if syns else None, "syn_last": syns[-1].time if syns else None, "syn_count": len(syns),
         "synack_first": synacks[0].time if synacks else None, "synack_last": synacks[-1].time if synacks else None,
         "synack_count": len(synacks), "synack_isn_variants": len({segment.seq for segment in synacks}),

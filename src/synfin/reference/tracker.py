@@ -10,7 +10,8 @@ from typing import NamedTuple
 from synfin.settings import Settings
 
 from .connection import Connection
-from .decode import Segment, Skip, decode
+from .decode import IcmpError, Segment, Skip, decode
+from .icmp import Quote, quote
 from .intervals import COUNTS, IntervalTable
 from .row import row
 from .time import Packet, Source, Stamped, effective, merge
@@ -39,7 +40,7 @@ class Tracker:
         self.skips: Counter[str] = Counter()
         self.packets = self.steps = 0
 
-    def key(self, segment: Segment) -> tuple:
+    def key(self, segment: Segment | Quote) -> tuple:
         ends = frozenset([(segment.src, segment.sport), (segment.dst, segment.dport)])
         return (ends, segment.vlan) if "vlan" in self.settings.key else (ends,)
 
@@ -51,12 +52,26 @@ class Tracker:
             segment = decode(stamped.packet.data, stamped.packet.wire_len, stamped.packet.link_type)
         except Skip as reason:
             self.skips[str(reason)] += 1
+            if isinstance(reason, IcmpError) and (quoted := quote(reason)):
+                self.quote(quoted, effective(stamped.time, stamped.clock, self.settings.reorder))
         else:
             segment.time, segment.order, segment.interface = stamped.time, self.packets, stamped.packet.interface
             segment.file, segment.number = stamped.file, stamped.number
             self.segment(segment, stamped.clock)
         if stamped.step_back:
             self.step(stamped.clock, stamped.time)
+
+    def quote(self, quoted: Quote, fresh: int) -> None:
+        """An ICMP error that quotes a segment: it is no packet of the record, and restarts no deadline."""
+        record = self.live.get(self.key(quoted))
+        if record is None:
+            return
+        now = max(fresh, record.last_effective)
+        if now < record.deadline() and record.in_flight(quoted):
+            before = record.gauges()
+            record.last_effective = now
+            record.take_quote(quoted)
+            self.enter(record, before, now)
 
     def segment(self, segment: Segment, clock: int) -> None:
         key = self.key(segment)
