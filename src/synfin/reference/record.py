@@ -151,7 +151,7 @@ class Record:
         sender, _ = self.ends(segment)
         held = self.held and (self.ends(self.held[0])[0], self.held[0].seq) == (sender, segment.seq)
         known = sender.isn_captured and sender.isn == segment.seq
-        return segment.kind == "syn" and not self.finished and bool(held or known)
+        return segment.kind == "syn" and bool(held or (known and not self.finished))
 
     def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
         """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
