@@ -291,3 +291,18 @@ def test_progress_only_on_a_terminal(start, tmp_path):
     assert process.wait(30) == 0
     text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
     assert re.search(r"[\d,]+ packets, [\d,]+/s, [\d,]+ live", text), text
+
+
+def test_a_named_file_that_is_no_capture_fails_the_run_and_ends_nothing(synfin, capture, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not a capture\n")
+    code, out, _ = synfin("track", notes, capture, "--json", "-o", tmp_path / "x.parquet")
+    summary = json.loads(out)
+    assert code == 1 and not summary["complete"] and summary["packets"] == PACKETS
+    assert [(item["path"], item["kind"]) for item in summary["input"]["broken"]] == [(str(notes), "not a capture")]
+    assert (summary["file"], summary["reason"]) == (str(notes), "not a capture: it looks like text")
+    assert pq.read_table(tmp_path / "x.parquet").num_rows == ROWS
+    code, out, _ = synfin("track", notes, capture)
+    assert code == 1 and "notes.txt: not a capture at byte offset 0: it looks like text" in " ".join(out.split())
+    code, _, err = synfin("track", notes, "/dev/null")
+    assert code == 2 and "notes.txt" in err and "looks like text" in err and "accepted are" in err

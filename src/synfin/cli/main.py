@@ -29,8 +29,9 @@ def cli() -> None:
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
 
-    Exit codes: 0; 1 a capture is corrupt or breaks off, or the output cannot be written; 2 wrong call, or not a
-    capture; 130 after Ctrl-C, with everything up to there written.
+    Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
+    glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C, with
+    everything up to there written.
     """
 
 

@@ -16,6 +16,7 @@ from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile, read_ahead
 from synfin.sources.survey import Survey
 
 _LEAST_CHUNK_BYTES = 1 << 16
+_MOST_DROPS = 1 << 62  # a sum that the tracker can hold, whatever damaged captures claim
 
 
 class CaptureInput:
@@ -56,10 +57,10 @@ class CaptureInput:
         self._past_bytes = 0
         self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
-        paths = list(paths)
+        paths = [os.fspath(path) for path in paths]
         found = expand(paths)
         try:
-            if len(found) == 1 and [os.fspath(path) for path in paths] == found:
+            if len(found) == 1 and paths == found:
                 self._open_only(found[0])
             else:
                 self._open_set(found, paths)
@@ -83,8 +84,8 @@ class CaptureInput:
             raise NotACaptureError(f"{name} is not a capture: it looks like {looks}; {ACCEPTED}", path, 0)
         self._enter(reader, has_packet)
 
-    def _open_set(self, found: list[str], paths: list) -> None:
-        survey = Survey(self._report, self.interfaces)
+    def _open_set(self, found: list[str], paths: list[str]) -> None:
+        survey = Survey(self._report, self.interfaces, set(paths))
         self.bytes_total = 0
         for path in found:
             entry = survey.look(path, len(self.files))
@@ -98,8 +99,10 @@ class CaptureInput:
             if entry.reader is not None:
                 self._open[len(self.files) - 1] = entry.reader
         if not self.files:
-            skipped = "; ".join(f"{path}: {reason}" for path, reason in self._report.skipped[:3])
-            raise CaptureOpenError(f"no capture in {', '.join(map(str, paths))} ({skipped}); {ACCEPTED}", str(paths[0]))
+            reasons = [str(item) for item in self._report.broken]
+            reasons += [f"{path}: {reason}" for path, reason in self._report.skipped]
+            told = "; ".join(reasons[:3])
+            raise CaptureOpenError(f"no capture in {', '.join(paths)} ({told}); {ACCEPTED}", paths[0])
         self._waiting.sort(key=lambda item: item[:2], reverse=True)
         self._announce()
 
