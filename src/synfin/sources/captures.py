@@ -38,14 +38,14 @@ class CaptureInput:
     files : paths in path order; a packet's file_id is an index into it.
     interfaces : names of capture interfaces; a packet's interface_id is an index into it.
     bytes_total : bytes of the files on disk; None where a pipe is among them.
+    drops : packets that captures read to their end say were lost (pcapng statistics); None where none says.
 
     Notes
     -----
     Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
     """
 
-    drops: int | None = None  # a capture does not say what was lost
-    idle_clock_ns = 0  # and never keeps anyone waiting
+    idle_clock_ns = 0  # a capture never keeps anyone waiting
 
     def __init__(self, paths: Iterable[str | os.PathLike], *, strict: bool = False, chunk_bytes: int = CHUNK_BYTES):
         self.files: list[str] = []
@@ -55,6 +55,7 @@ class CaptureInput:
         self._merger = merge.Merger()
         self._open: dict[int, Reader] = {}
         self._past_bytes = 0
+        self.drops: int | None = None
         self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
         paths = [os.fspath(path) for path in paths]
@@ -140,13 +141,18 @@ class CaptureInput:
                 return
         self._enter(reader, reader.first_packet(self.interfaces))
 
-    def _leave(self, reader: Reader) -> None:
+    def _leave(self, reader: Reader) -> bool:
+        # True when the capture has said how many packets were lost.
         self._note(reader)
+        lost = reader.capture.drops
+        if lost is not None:
+            self.drops = min((self.drops or 0) + lost, _MOST_DROPS)
         if broken := reader.broken():
             self._report.broken.append(broken)
         del self._open[reader.capture.file_id]
         self._past_bytes += reader.raw.bytes_read
         reader.close()
+        return lost is not None
 
     def _note(self, reader: Reader) -> None:
         entry = self._report.files[reader.capture.file_id]
@@ -178,7 +184,8 @@ class CaptureInput:
             else:
                 reader = self._open[merger.first.file_id]
                 merger.leave()
-                self._leave(reader)
+                if self._leave(reader):
+                    break  # `drops` is told here, between the file's last packet and the next one, whatever the batches
         return True
 
     @property
