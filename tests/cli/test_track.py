@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import gzip
 import io
 import json
@@ -12,6 +13,8 @@ import select
 import signal
 import struct
 import subprocess
+import sys
+import termios
 import time
 
 import pyarrow as pa
@@ -249,7 +252,8 @@ def _syn(port):
     return one.packets
 
 
-def test_ctrl_c_writes_what_was_read(start, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_what_was_read(start, tmp_path, number, code):
     path = tmp_path / "x.parquet"
     process = start("track", "-", "-o", path, stdin=subprocess.PIPE)
     process.stdin.write(pcap_bytes(merge(*dialogues())))
@@ -258,8 +262,8 @@ def test_ctrl_c_writes_what_was_read(start, tmp_path):
     while not list(tmp_path.glob(".x.parquet*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    process.send_signal(number)
+    assert process.wait(30) == code
     out = process.stdout.read().decode()
     for pipe in (process.stdin, process.stdout, process.stderr):
         pipe.close()
@@ -267,6 +271,28 @@ def test_ctrl_c_writes_what_was_read(start, tmp_path):
     about = pq.read_metadata(path).metadata
     assert about[b"complete"] == b"false" and about[b"reason"] == b"interrupted"
     assert os.listdir(tmp_path) == ["x.parquet"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_packet_leaves_nothing(start, tmp_path, number, code):
+    process = start("track", "-", "-o", tmp_path / "x.parquet", stdin=subprocess.PIPE)
+    process.stdin.write(pcap_bytes([])[:10])
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while _unread(process.stdin) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    err = process.stderr.read().decode().strip()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+    assert err == ("synfin: terminated" if number == signal.SIGTERM else "synfin: interrupted")
+    assert os.listdir(tmp_path) == []
+
+
+def _unread(pipe):
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_progress_only_on_a_terminal(start, tmp_path):
