@@ -91,7 +91,7 @@ def _head(s: dict[str, Any]) -> list[str]:
         first, last = s["first_time_ns"], s["last_time_ns"]
         same_day = instant(first)[:10] == instant(last)[:10]
         lines.append(f"{instant(first)} to {instant(last, not same_day)} UTC ({duration(last - first)})")
-    if s["capture_drops"] is not None:
+    if s["capture_drops"] or live:
         by = "dropped by the kernel" if live else "lost while capturing, as the captures say"
         lines.append(f"{number(s['capture_drops'], 'packet')} {by}")
     if not s["complete"]:
