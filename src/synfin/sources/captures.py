@@ -163,6 +163,8 @@ class CaptureInput:
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
 
+        The batch is empty where a file has ended that changes `drops`.
+
         Raises CaptureOpenError when too many files overlap in time, ValueError after `close`.
         """
         if self._closed:
