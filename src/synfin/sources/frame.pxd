@@ -39,7 +39,7 @@ cdef enum:
     MAX_CAPTURED = 262144    # libpcap's and Wireshark's bound for a packet of an ordinary link type
     MAX_CAPTURED_BUS = 1 << 27  # and for USB and D-Bus
     MAX_INTERFACES = 65536
-    MAX_STATISTICS = 1 << 16 # bytes; a longer block of statistics is passed over
+    MAX_STATISTICS = 1 << 16  # bytes; a longer block of statistics is passed over
 
 cdef extern from *:
     """
