@@ -177,7 +177,9 @@ def test_what_is_no_capture_says_what_it_is(tmp_path, word):
     assert [name for name, _ in source.report.skipped] == [str(path)] and not source.report.failed
     rows, source = read(path, tmp_path / "y.pcap")
     (broken,) = source.report.broken
-    assert (broken.path, broken.kind, broken.offset) == (str(path), "not a capture", 0) and word.strip(";") in broken.reason
+    assert (broken.path, broken.kind, broken.offset) == (str(path), "not a capture", 0) and word.strip(
+        ";"
+    ) in broken.reason
     assert len(rows) == 1 and source.report.failed and not source.report.skipped
 
 
