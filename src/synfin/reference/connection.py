@@ -66,8 +66,7 @@ class Connection(Record):
         self.happened("completed")
 
     def complete_if_both_acked(self, segment: Segment) -> None:
-        both = self.client.has_acked(self.server.isn) and self.server.has_acked(self.client.isn)
-        if self.attempt and not self.failed and both:
+        if self.attempt and not self.failed and self.client.answer_decided and self.server.answer_decided:
             self.completes(segment.time)
 
     def check_closed(self, segment: Segment) -> None:
@@ -142,7 +141,9 @@ class Connection(Record):
             self.leave_midstream()
         if sender is self.client:
             self.syns.append(segment)
-        sender.take_syn(segment, peer, not self.attempt)
+        sender.take_syn(segment)
+        if self.attempt and verdict != "late":
+            sender.take_window(segment, peer)
         if peer.has_acked(sender.isn):
             sender.answer_decided = True  # the answer came before the SYN
         if self.attempt:
@@ -168,10 +169,12 @@ class Connection(Record):
         if sender is self.server:
             self.server_synack_ack = segment.ack
         self.answered |= self.attempt
-        undecided = sender.isn is None or (self.attempt and not peer.has_acked(sender.isn))
-        sender.take_syn(segment, peer, not self.attempt, undecided or sender.isn == segment.seq)
+        first = not sender.isn_captured
+        sender.take_syn(segment)
         if late:
             return
+        if first or self.attempt:
+            sender.take_window(segment, peer)
         self.answer(sender, peer, segment)
         sender.acknowledge(segment, peer)
         if peer.has_acked(sender.isn):
@@ -186,25 +189,24 @@ class Connection(Record):
         if peer.answer_decided or peer.isn is None:
             return
         remembered = peer.copies[-REMEMBERED:]
-        exact = [c for c in remembered if segment.ack in {(c.isn + 1) & MASK, (c.isn + 1 + c.segment.payload) & MASK}]
-        isn = exact[-1].isn if exact else peer.isn
-        if diff(segment.ack, isn) <= 0:
+        exact = [copy for copy in remembered if self.acks_syn(segment.ack, peer, copy.isn)]
+        if not exact and diff(segment.ack, peer.isn) <= 0:
             return
         peer.answer_decided = True
-        copies = [copy for copy in remembered if copy.isn == isn]
-        if not copies:
+        if not remembered:
             return
-        payload = next(copy.segment.payload for copy in peer.copies if copy.isn == isn)
-        peer.adopt(isn, (isn + 1 + payload) & MASK, sender)
+        isn = (exact or remembered)[-1].isn
+        copies = [copy for copy in remembered if copy.isn == isn]
         chosen, quality = (exact or copies)[-1], "clean"
         if len(copies) > 1:
             echo = parse_options(segment.options).timestamps
             named = [c for c in copies if echo and c.options.timestamps and c.options.timestamps[0] == echo[1]]
             chosen, quality = (named[0], "matched") if len(named) == 1 else (chosen, "ambiguous")
-        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + payload) > 0
+        taken = peer.syn_payload if peer is self.client else 0
+        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + taken) > 0
         if segment.kind == "plain" and waited:
             quality = "ambiguous"
-        peer.answered = chosen
+        peer.choose(chosen)
         rtt = segment.time - chosen.segment.time
         if rtt < 0 or (peer is self.client and peer.sent_beyond):
             return
@@ -220,7 +222,7 @@ class Connection(Record):
             client = sender is self.client and sender.isn_captured and not self.failed
             starts = (segment.seq, (segment.seq - sender.syn_payload) & MASK)
             proven = client and (sender.isn + 1) & MASK in starts
-            if not proven and not (segment.has_ack and peer.syn_acked_by(segment.ack)):
+            if not proven and not (segment.has_ack and self.acks_syn(segment.ack, peer, peer.isn)):
                 self.odd_segments += 1
                 return
         if self.outside_window(sender, peer, segment):
@@ -236,9 +238,9 @@ class Connection(Record):
         was_fin_acked = self.first_fin is not None and self.fin_acked(self.first_fin)
         self.account(sender, peer, segment)
         if segment.has_ack:
-            if peer.isn is not None and diff(segment.ack, peer.isn) > 0:
+            if sender.has_acked(peer.isn):
                 self.move(sender, "SND_ACK_OF_SYN", segment)
-            if peer.fin_seq is not None and diff(segment.ack, peer.fin_seq) > 0:
+            if sender.has_acked(peer.fin_seq):
                 self.move(sender, "SND_ACK_OF_FIN", segment)
         if segment.fin:
             self.take_fin(sender, peer, segment, covered_before)
