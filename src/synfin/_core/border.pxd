@@ -60,6 +60,8 @@ cdef inline int border_of_synack(Context* x) noexcept nogil:
         return BELONGS
     if x.facts.opening[1 - x.d].marks & OM_INFERRED and x.segment.ack == isn:
         return BELONGS
+    if x.facts.opening[x.d].marks & OM_INFERRED and x.segment.seq + 1 == x.facts.opening[x.d].isn:
+        return BELONGS
     return BEGINS
 
 cdef inline int border_of(Context* x) noexcept nogil:

@@ -57,7 +57,7 @@ class Connection(Record):
         for end in (self.client, self.server):
             if self.other(end).has_acked(end.isn):
                 self.move(end, "RCV_ACK_OF_SYN", segment)
-            if self.fin_acked(end):
+            if self.other(end).has_acked(end.fin_seq):
                 self.move(end, "RCV_ACK_OF_FIN", segment)
 
     def completes(self, done: int | None) -> None:
@@ -71,7 +71,7 @@ class Connection(Record):
 
     def check_closed(self, segment: Segment) -> None:
         """Both FINs acknowledged: the connection is closed."""
-        if not self.finished and not self.attempt and self.fin_acked(self.client) and self.fin_acked(self.server):
+        if not self.finished and not self.attempt and self.client.fin_acked and self.server.fin_acked:
             self.finished, self.finished_time = "fin", segment.time
             self.happened("closed_fin")
 
@@ -108,7 +108,7 @@ class Connection(Record):
             return above > 0 and diff(segment.ack, peer.isn + 1 if peer.nxt is None else peer.nxt) <= 0
         if peer.ack_max is None:
             return peer.state != "SYN-RECEIVED"
-        inside = 0 <= diff(segment.seq, peer.ack_max) < peer.window_last
+        inside = 0 <= diff(segment.seq, peer.ack_max) < peer.last_window(sender)
         ahead = sender.nxt is None or diff(segment.seq, sender.nxt) >= 0
         return segment.seq == peer.ack_max or (inside and ahead)
 
@@ -234,8 +234,6 @@ class Connection(Record):
             self.proof(None)
         if self.attempt and not self.answered and sender is self.server:
             self.server_acked = True
-        covered_before = sender.has_acked(peer.fin_seq)
-        was_fin_acked = self.first_fin is not None and self.fin_acked(self.first_fin)
         self.account(sender, peer, segment)
         if segment.has_ack:
             if sender.has_acked(peer.isn):
@@ -243,12 +241,14 @@ class Connection(Record):
             if sender.has_acked(peer.fin_seq):
                 self.move(sender, "SND_ACK_OF_FIN", segment)
         if segment.fin:
-            self.take_fin(sender, peer, segment, covered_before)
+            self.take_fin(sender, peer, segment)
         self.standing_facts(segment)
         self.complete_if_both_acked(segment)
-        if self.first_fin is peer and not was_fin_acked and self.fin_acked(peer) and not peer.fin_resent:
+        if self.first_fin is peer and not peer.fin_acked and sender.has_acked(peer.fin_seq) and not peer.fin_resent:
             rtt = segment.time - peer.fin_time
             self.fin_rtt = rtt if rtt >= 0 else None
+        peer.fin_acked |= sender.has_acked(peer.fin_seq)
+        sender.fin_acked |= peer.has_acked(sender.fin_seq)
 
     def proof(self, done: int | None) -> None:
         """A segment that only an open connection can show."""
@@ -295,9 +295,8 @@ class Connection(Record):
             same = segment.ack == sender.ack_max and segment.window == sender.window_field
             sender.duplicate_acks += outstanding and same
         if segment.has_ack:
-            sender.take_window(segment, peer)
-        if segment.has_ack:
             self.answer(sender, peer, segment)
+            sender.take_window(segment, peer)
             sender.acknowledge(segment, peer)
         if segment.payload:
             if sender.first_payload is None:
@@ -324,28 +323,31 @@ class Connection(Record):
         elif segment.payload and in_hole:
             sender.out_of_order_segments += 1
 
-    def take_fin(self, sender: End, peer: End, segment: Segment, covered_before: bool) -> None:
+    def take_fin(self, sender: End, peer: End, segment: Segment) -> None:
         """A FIN; the second end's first one decides the shape of the close."""
         fin_seq = (segment.seq + segment.payload) & MASK
         sender.fin_count += 1
         if sender.fin_seq is not None:
-            if sender.fin_seq == fin_seq and not self.fin_acked(sender):
+            if sender.fin_seq == fin_seq and not sender.fin_acked:
                 sender.fin_resent = True
-            self.move(sender, "SND_FIN", segment)
+            self.enter_fin(sender, peer, segment)
             return
         sender.fin_seq, sender.fin_time = fin_seq, segment.time
         sender.fin_ack = segment.ack if segment.has_ack else None
         if not self.finished and peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
             self.swap_fins(sender, peer, segment)
             return
-        self.move(sender, "SND_FIN", segment)
-        if peer.has_acked(fin_seq):  # the acknowledgement passed the tap before the FIN
-            self.move(peer, "SND_ACK_OF_FIN", segment)
+        self.enter_fin(sender, peer, segment)
         if peer.fin_seq is None:
             self.first_fin = sender
         elif not self.shape:
-            acked_now = sender.has_acked(peer.fin_seq)
-            self.shape = "fin_4way" if covered_before else "fin_3way" if acked_now else "fin_simultaneous"
+            acked_now = segment.has_ack and diff(segment.ack, peer.fin_seq) > 0
+            self.shape = "fin_4way" if peer.fin_acked else "fin_3way" if acked_now else "fin_simultaneous"
+
+    def enter_fin(self, sender: End, peer: End, segment: Segment) -> None:
+        self.move(sender, "SND_FIN", segment)
+        if peer.has_acked(sender.fin_seq):  # the acknowledgement passed the tap before the FIN
+            self.move(peer, "SND_ACK_OF_FIN", segment)
 
     def swap_fins(self, closer: End, second: End, segment: Segment) -> None:
         """The tap saw the second FIN first: it acknowledges this one."""

@@ -64,7 +64,7 @@ class End:
     # acknowledgements and windows that it sent
     first_ack: int | None = None
     ack_max: int | None = None
-    window_last: int = 0
+    window_from: Segment | None = None  # the last taken segment that announced one
     window_largest: int | None = None
     window_field: int | None = None  # of its last taken segment with ACK
     odd_end: int | None = None
@@ -74,6 +74,7 @@ class End:
     fin_seq: int | None = None
     fin_time: int | None = None
     fin_ack: int | None = None  # the acknowledgement in the segment of its first FIN
+    fin_acked: bool = False  # by its peer
     fin_resent: bool = False
     fin_count: int = 0
 
@@ -107,23 +108,23 @@ class End:
         """Has this end acknowledged the peer's sequence number ``seq``?"""
         return seq is not None and self.ack_max is not None and diff(self.ack_max, seq) > 0
 
-    def latest_options(self) -> Options | None:
-        """The options of the copy that was answered, else of the latest copy with its ISN."""
-        if self.answered:
-            return self.answered.options
-        return next((copy.options for copy in reversed(self.copies) if copy.isn == self.isn), None)
-
     def shift(self, peer: End) -> int:
         """Its window scale (RFC 7323 section 2.2): used only if both SYNs offered one; 14 while unknown."""
-        mine, other = self.latest_options(), peer.latest_options()
-        if any(options and options.window_scale is None for options in (mine, other)):
+        mine, other = self.described, peer.described
+        if any(copy and copy.options.window_scale is None for copy in (mine, other)):
             return 0
-        return min(mine.window_scale, 14) if mine else UNKNOWN_SCALE
+        return min(mine.options.window_scale, 14) if mine else UNKNOWN_SCALE
+
+    def last_window(self, peer: End) -> int:
+        """The last window that it announced, by the scale as it is known now; SYNs' windows are never scaled."""
+        if self.window_from is None:
+            return 0
+        return self.window_from.window << (self.shift(peer) if self.window_from.kind == "plain" else 0)
 
     def take_window(self, segment: Segment, peer: End) -> None:
-        """The window of a segment that the record took; SYNs' windows are never scaled."""
-        self.window_last = segment.window << (self.shift(peer) if segment.kind == "plain" else 0)
-        self.window_largest = max(self.window_last, self.window_largest or 0)
+        """The window of a segment that the record took."""
+        self.window_from = segment
+        self.window_largest = max(self.last_window(peer), self.window_largest or 0)
         if segment.has_ack:
             self.window_field = segment.window
 

@@ -234,14 +234,10 @@ class Record:
     def in_time_wait(self) -> bool:
         return "TIME-WAIT" in {self.client.state, self.server.state}
 
-    def fin_acked(self, end: End) -> bool:
-        """Has the peer acknowledged this end's first FIN?"""
-        return self.other(end).has_acked(end.fin_seq)
-
     def one_fin_acked(self) -> bool:
         """Exactly one FIN, acknowledged."""
         fins = [end for end in (self.client, self.server) if end.fin_seq is not None]
-        return len(fins) == 1 and self.fin_acked(fins[0])
+        return len(fins) == 1 and fins[0].fin_acked
 
     def close(self) -> str | None:
         """The column ``close``."""
@@ -268,7 +264,8 @@ class Record:
         gauges["connections"] = 1
         if self.attempt:
             gauges["half_open" if self.answered else "opening"] = 1
-        gauges["half_closed"] = int(self.one_fin_acked())
+        else:
+            gauges["half_closed"] = int(self.one_fin_acked())
         gauges["midstream"] = int(self.not_seen)
         return gauges
 
