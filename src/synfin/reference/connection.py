@@ -132,21 +132,22 @@ class Connection(Record):
             self.split = self.server_acked
             self.simultaneous = not self.split
             sender.passive = False
-        if self.attempt and self.failed:
+        late = verdict == "late"
+        if late:
+            self.correct_direction(sender, "syn")
+            self.leave_midstream()
+        elif self.attempt and self.failed:
             self.failed = self.answered = False
             self.after_close = 0
             self.server_synack_ack = None
-        if verdict == "late":
-            self.correct_direction(sender, "syn")
-            self.leave_midstream()
         if sender is self.client:
             self.syns.append(segment)
         sender.take_syn(segment)
-        if self.attempt and verdict != "late":
+        if self.attempt and not late:
             sender.take_window(segment, peer)
         if peer.has_acked(sender.isn):
             sender.answer_decided = True  # the answer came before the SYN
-        if self.attempt:
+        if self.attempt and not late:
             self.move(sender, "SND_SYN", segment)
 
     def leave_midstream(self) -> None:

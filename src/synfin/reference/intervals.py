@@ -64,7 +64,8 @@ class IntervalTable:
         """
         self.changes.sort(key=lambda change: change[0])
         happened = {*self.counts, *(index for index, _ in self.samples), *(t // self.length for t, _ in self.changes)}
-        marks = sorted(happened | {clock // self.length} | ({self.begin // self.length} if self.begin is not None else set()))
+        marks = happened | {clock // self.length} | ({self.begin // self.length} if self.begin is not None else set())
+        marks = sorted(marks)
         gauges, index, changes = Counter(self.gauges), marks[0], iter([*self.changes, (1 << 80, Counter())])
         pending = next(changes)
         while index <= clock // self.length:

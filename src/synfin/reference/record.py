@@ -124,8 +124,11 @@ class Record:
         """What a SYN is to this record: ``new``, ``held``, ``resend``, ``late``, ``opens`` or ``odd``."""
         known = sender.isn_captured and sender.isn == isn
         after = (isn + 1) & MASK
-        midstream = self.first.kind != "syn"
-        late = midstream and not sender.isn_captured and (after in {sender.first_seq, peer.first_ack} or isn == sender.isn)
+        if sender.isn is not None:  # the peer's SYN-ACK says it better than what went before
+            late = isn == sender.isn
+        else:
+            late = after == sender.first_seq or (after == peer.first_ack and not peer.isn_captured)
+        late &= self.first.kind != "syn" and not sender.isn_captured
         if self.finished:
             return "late" if late else "odd" if known else "new"
         if not self.attempt:
