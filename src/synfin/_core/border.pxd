@@ -4,7 +4,9 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.core cimport *
 from synfin._core.data cimport note_vlan
-from synfin._core.opening cimport acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts
+from synfin._core.opening cimport (
+    acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts,
+)
 from synfin._core.tcp cimport tcp_options
 
 # What a segment means for the borders of the record that its key found.
