@@ -121,6 +121,17 @@ def test_a_late_syn_does_not_open_a_failed_attempt_again(agreed):
     assert state_of(row, d.a) == "CLOSED"
 
 
+def test_a_fin_before_the_handshake_is_complete_counts_from_then_on(agreed):
+    d = Dialogue()
+    d.synack(d.b, ack=d.a.isn + 1)
+    d.send(d.a, "F", seq=d.a.isn + 1)
+    d.ack(d.a)
+    d.ack(d.b)
+    (row,) = agreed(d)
+    assert (row["handshake"], row["close"]) == ("complete", "half_closed")
+    assert (state_of(row, d.a), state_of(row, d.b)) == ("FIN-WAIT-2", "CLOSE-WAIT")
+
+
 def test_an_isn_known_from_the_peers_synack_begins_no_new_record(agreed):
     d = Dialogue()
     d.synack(d.b, ack=d.a.isn + 1)

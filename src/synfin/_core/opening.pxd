@@ -252,25 +252,32 @@ cdef inline void count_completed(Context* x) noexcept nogil:
     x.facts.marks |= FF_COMPLETE
     interval_count(&x.core.intervals, x.effective, ICOL_COMPLETED, 1)
 
+# The handshake is complete. An end that sent its FIN before is not ESTABLISHED any more.
+cdef inline void complete(Context* x) noexcept nogil:
+    cdef int end
+    x.flow.marks &= ~<uint8_t>FM_ATTEMPT
+    count_completed(x)
+    for end in range(2):
+        if x.flow.seq[end].marks & EM_FIN:
+            move(x, end, EV_SND_FIN)
+
 # Both SYNs are acknowledged.
 cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
     if not x.flow.marks & FM_ATTEMPT or x.flow.phase == PH_RESET:
         return
     if x.flow.seq[0].marks & EM_SYN_ACKED and x.flow.seq[1].marks & EM_SYN_ACKED:
-        x.flow.marks &= ~<uint8_t>FM_ATTEMPT
         x.facts.handshake_done = x.packet.time_ns
         x.facts.marks |= FF_DONE
-        count_completed(x)
+        complete(x)
 
 # A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its events.
 cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
-    x.flow.marks &= ~<uint8_t>FM_ATTEMPT
     x.flow.state[0] = ST_ESTABLISHED
     x.flow.state[1] = ST_ESTABLISHED
     if by_client:
         x.facts.handshake_done = x.packet.time_ns
         x.facts.marks |= FF_DONE
-    count_completed(x)
+    complete(x)
 
 # ------------------------------------------------------------------------------------------------ SYN
 

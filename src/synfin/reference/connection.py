@@ -68,6 +68,13 @@ class Connection(Record):
     def complete_if_both_acked(self, segment: Segment) -> None:
         if self.attempt and not self.failed and self.client.answer_decided and self.server.answer_decided:
             self.completes(segment.time)
+            self.enter_early_fins(segment)
+
+    def enter_early_fins(self, segment: Segment) -> None:
+        """An end that sent its FIN before the handshake was complete is not ESTABLISHED any more."""
+        for end in (self.client, self.server):
+            if end.fin_seq is not None:
+                self.move(end, "SND_FIN", segment)
 
     def check_closed(self, segment: Segment) -> None:
         """Both FINs acknowledged: the connection is closed."""
@@ -230,9 +237,9 @@ class Connection(Record):
             self.odd_segments += 1
             return
         if proven:
-            self.proof(segment.time)
+            self.proof(segment, segment.time)
         elif self.proves_server(sender, segment):
-            self.proof(None)
+            self.proof(segment, None)
         if self.attempt and not self.answered and sender is self.server:
             self.server_acked = True
         self.account(sender, peer, segment)
@@ -251,10 +258,11 @@ class Connection(Record):
         peer.fin_acked |= sender.has_acked(peer.fin_seq)
         sender.fin_acked |= peer.has_acked(sender.fin_seq)
 
-    def proof(self, done: int | None) -> None:
+    def proof(self, segment: Segment, done: int | None) -> None:
         """A segment that only an open connection can show."""
         self.client.state = self.server.state = "ESTABLISHED"
         self.completes(done)
+        self.enter_early_fins(segment)
 
     def proves_server(self, sender: End, segment: Segment) -> bool:
         """After its SYN-ACK, a server's segment shows that the client's ACK, which the tap missed, has arrived."""

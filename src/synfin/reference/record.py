@@ -148,10 +148,12 @@ class Record:
 
     def is_resent_syn(self, segment: Segment) -> bool:
         """Does this SYN repeat its sender's, or the held one, while the record is not finished?"""
-        sender, _ = self.ends(segment)
+        sender, peer = self.ends(segment)
+        if segment.kind != "syn" or self.judge_syn(sender, peer, segment.seq) == "late":
+            return False
         held = self.held and (self.ends(self.held[0])[0], self.held[0].seq) == (sender, segment.seq)
         known = sender.isn_captured and sender.isn == segment.seq
-        return segment.kind == "syn" and bool(held or (known and not self.finished))
+        return bool(held or (known and not self.finished))
 
     def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
         """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
