@@ -112,9 +112,8 @@ class Run:
         self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
         self.bytes_read = 0  #: likewise
         self._reading = False
-        self._drops_told = 0
-        if source.drops is not None:
-            self.tracker.add_drops(0)  # from now on the interval table says how many
+        self._drops_told: int | None = None
+        self._tell_drops()
 
     def stop(self) -> None:
         """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off."""
@@ -147,9 +146,10 @@ class Run:
         return self.tracker.feed(batch) if len(batch) else self.tracker.advance(self.source.idle_clock_ns)
 
     def _tell_drops(self) -> None:
-        drops = self.source.drops or 0
-        if drops > self._drops_told:
-            self.tracker.add_drops(drops - self._drops_told)
+        # From the first time on the interval table says how many, also where there are none.
+        drops = self.source.drops
+        if drops is not None and drops != self._drops_told:
+            self.tracker.add_drops(drops - (self._drops_told or 0))
             self._drops_told = drops
 
     def _fill(self, batch: PacketBatch) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import gzip
 import io
 import json
@@ -12,6 +13,8 @@ import select
 import signal
 import struct
 import subprocess
+import sys
+import termios
 import time
 
 import pyarrow as pa
@@ -249,7 +252,8 @@ def _syn(port):
     return one.packets
 
 
-def test_ctrl_c_writes_what_was_read(start, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_what_was_read(start, tmp_path, number, code):
     path = tmp_path / "x.parquet"
     process = start("track", "-", "-o", path, stdin=subprocess.PIPE)
     process.stdin.write(pcap_bytes(merge(*dialogues())))
@@ -258,8 +262,8 @@ def test_ctrl_c_writes_what_was_read(start, tmp_path):
     while not list(tmp_path.glob(".x.parquet*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    process.send_signal(number)
+    assert process.wait(30) == code
     out = process.stdout.read().decode()
     for pipe in (process.stdin, process.stdout, process.stderr):
         pipe.close()
@@ -267,6 +271,28 @@ def test_ctrl_c_writes_what_was_read(start, tmp_path):
     about = pq.read_metadata(path).metadata
     assert about[b"complete"] == b"false" and about[b"reason"] == b"interrupted"
     assert os.listdir(tmp_path) == ["x.parquet"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_packet_leaves_nothing(start, tmp_path, number, code):
+    process = start("track", "-", "-o", tmp_path / "x.parquet", stdin=subprocess.PIPE)
+    process.stdin.write(pcap_bytes([])[:10])
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while _unread(process.stdin) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    err = process.stderr.read().decode().strip()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+    assert err == ("synfin: terminated" if number == signal.SIGTERM else "synfin: interrupted")
+    assert os.listdir(tmp_path) == []
+
+
+def _unread(pipe):
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_progress_only_on_a_terminal(start, tmp_path):
@@ -291,3 +317,18 @@ def test_progress_only_on_a_terminal(start, tmp_path):
     assert process.wait(30) == 0
     text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
     assert re.search(r"[\d,]+ packets, [\d,]+/s, [\d,]+ live", text), text
+
+
+def test_a_named_file_that_is_no_capture_fails_the_run_and_ends_nothing(synfin, capture, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not a capture\n")
+    code, out, _ = synfin("track", notes, capture, "--json", "-o", tmp_path / "x.parquet")
+    summary = json.loads(out)
+    assert code == 1 and not summary["complete"] and summary["packets"] == PACKETS
+    assert [(item["path"], item["kind"]) for item in summary["input"]["broken"]] == [(str(notes), "not a capture")]
+    assert (summary["file"], summary["reason"]) == (str(notes), "not a capture: it looks like text")
+    assert pq.read_table(tmp_path / "x.parquet").num_rows == ROWS
+    code, out, _ = synfin("track", notes, capture)
+    assert code == 1 and "notes.txt: not a capture at byte offset 0: it looks like text" in " ".join(out.split())
+    code, _, err = synfin("track", notes, "/dev/null")
+    assert code == 2 and "notes.txt" in err and "looks like text" in err and "accepted are" in err

@@ -35,9 +35,7 @@ class Tap:
             packets = packets.packets
         write_pcap(self.path, packets)
         flows, self.intervals, self.stats = fast([self.path], settings, **source)
-        skipped = sum(self.stats["skips"].values())
-        assert self.stats["packets"] == len(packets) == skipped + self.stats["packets_in_records"]
-        assert self.stats["packets_in_records"] == sum(row["client_packets"] + row["server_packets"] for row in flows)
+        assert self.stats["packets"] == len(packets)
         return sorted(flows, key=lambda row: row["first_packet"])
 
     def row(self, packets: Dialogue | Sequence[Captured], settings: Settings | None = None, **source: Any) -> Row:

@@ -94,6 +94,14 @@ SUMMARY = {
 }  # fmt: skip
 
 
+def test_losses_are_told_where_they_are_known():
+    assert "lost" not in render.summary_text(SUMMARY) and "lost" not in render.summary_text({**SUMMARY, "capture_drops": 0})
+    text = render.summary_text({**SUMMARY, "capture_drops": 1234})
+    assert "1,234 packets lost while capturing" in text
+    text = render.summary_text({**SUMMARY, "files": 0, "interfaces": ["eth0"], "capture_drops": 0})
+    assert "on eth0" in text and "0 packets dropped by the kernel" in text
+
+
 def test_text_fits_and_tells():
     text = render.summary_text(SUMMARY)
     assert max(map(len, text.splitlines())) <= 80

@@ -87,6 +87,14 @@ def test_pcap_swapped_lengths_of_old_versions(store):
         assert [(row.data, row.wire_len) for row in rows] == [(b"abcd", 1500), (b"efghij", 60)]
 
 
+def test_pcap_lengths_of_version_2_3_in_either_order(store):
+    content = pcap([], version=(2, 3))
+    for lengths in ((4, 1500), (1500, 4)):
+        content += struct.pack("<IIII", T0 // 10**9, 0, *lengths) + b"abcd"
+    rows, _ = read(store(content))
+    assert [(row.data, row.wire_len) for row in rows] == [(b"abcd", 1500)] * 2
+
+
 def test_pcap_link_type_without_frame_check_bits(store):
     rows, _ = read(store(pcap([(T0, b"a")], link_type=0x54000001)))
     assert rows[0].link_type == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def test_packet_counts_of_the_index():
         with CaptureInput([str(path)], chunk_bytes=5000) as source:
             count = sum(len(batch) for batch in source)
             assert (str(count), source.report.broken) == (entry["packets"], []), path
+
+
+@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
+def test_lengths_of_an_old_version_as_tshark_reads_them():
+    path = ROOT / "blitz+tcptrace/input__bad_ack_code.dmp.gz"  # version 2.2, snapped to 68 bytes
+    command = ["tshark", "-n", "-r", path, "-T", "fields", "-e", "frame.cap_len", "-e", "frame.len"]
+    theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    with CaptureInput([str(path)]) as source:
+        ours = [number for row in rows_of(source) for number in (len(row.data), row.wire_len)]
+    assert ours == list(map(int, theirs)) and any(ours[i] < ours[i + 1] for i in range(0, len(ours), 2))
 
 
 def test_packets_as_dpkt_reads_them():

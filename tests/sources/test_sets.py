@@ -173,8 +173,14 @@ def test_what_is_no_capture_says_what_it_is(tmp_path, word):
         CaptureInput([str(path)])
     assert word in str(caught.value) and str(path) in str(caught.value) and caught.value.offset == 0
     write(tmp_path / "y.pcap", [0])
-    _, source = read(path, tmp_path / "y.pcap")
+    _, source = read(tmp_path)
     assert [name for name, _ in source.report.skipped] == [str(path)] and not source.report.failed
+    rows, source = read(path, tmp_path / "y.pcap")
+    (broken,) = source.report.broken
+    assert (broken.path, broken.kind, broken.offset) == (str(path), "not a capture", 0) and word.strip(
+        ";"
+    ) in broken.reason
+    assert len(rows) == 1 and source.report.failed and not source.report.skipped
 
 
 def test_what_is_missing(tmp_path):

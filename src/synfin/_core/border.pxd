@@ -4,7 +4,9 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.core cimport *
 from synfin._core.data cimport note_vlan
-from synfin._core.opening cimport copies_of, is_late_opening, note_offer, push_copy, read_opening, set_window_shifts
+from synfin._core.opening cimport (
+    acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts,
+)
 from synfin._core.tcp cimport tcp_options
 
 # What a segment means for the borders of the record that its key found.
@@ -20,7 +22,7 @@ cdef inline bint proves_held(Context* x) noexcept nogil:
     if not x.flow.marks & FM_HELD:
         return False
     held = &copies_of(x.core, x.facts).held
-    isn = held.copies[0].opening.isn
+    isn = held.ring.copies[0].opening.isn
     if held.end != x.d:
         return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
                 and x.segment.flags & TH_ACK
@@ -56,10 +58,11 @@ cdef inline int border_of_synack(Context* x) noexcept nogil:
         return BELONGS
     if sender.marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn:
         return BELONGS
-    if peer.marks & EM_SYN and (x.segment.ack == isn + 1 or (
-            1 - x.d == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)):
+    if peer.marks & EM_SYN and acks_syn(x, isn):
         return BELONGS
     if x.facts.opening[1 - x.d].marks & OM_INFERRED and x.segment.ack == isn:
+        return BELONGS
+    if x.facts.opening[x.d].marks & OM_INFERRED and x.segment.seq + 1 == x.facts.opening[x.d].isn:
         return BELONGS
     return BEGINS
 
@@ -73,15 +76,6 @@ cdef inline int border_of(Context* x) noexcept nogil:
     return border_of_syn(x)
 
 # ------------------------------------------------------------------------------------------------ the held SYN
-
-cdef inline void push_held_copy(Held* held, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
-    cdef Copy* copy = &held.copies[held.copy_next]
-    copy.time_ns = time_ns
-    copy.opening = opening[0]
-    copy.seq_end = seq_end
-    held.copy_next = (held.copy_next + 1) % MAX_COPIES
-    if held.copy_count < MAX_COPIES:
-        held.copy_count += 1
 
 # The held SYN was never proven: its copies count in this record, as odd ones.
 cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nogil:
@@ -114,7 +108,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     cdef Opening opening
     tcp_options(x.segment, &options)
     read_opening(x.segment, &options, &opening)
-    if x.flow.marks & FM_HELD and held.end == x.d and held.copies[0].opening.isn == x.segment.seq:
+    if x.flow.marks & FM_HELD and held.end == x.d and held.ring.copies[0].opening.isn == x.segment.seq:
         interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
     else:
         release_held(x.core, x.flow, x.facts)
@@ -135,7 +129,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     held.count += 1
     held.ip_bytes += x.segment.ip_bytes
     held.payload_bytes += x.segment.payload_bytes
-    push_held_copy(held, x.packet.time_ns, &opening, x.segment.seq + 1 + x.segment.payload_bytes)
+    ring_push(&held.ring, x.packet.time_ns, &opening, x.segment.seq + 1 + x.segment.payload_bytes)
     x.flow.seq[x.d].marks |= EM_SEEN
 
 # Fills a new record with what the held SYN and its resends were. Before: x.flow is the new record, without a packet.
@@ -143,7 +137,6 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     cdef Flow* flow = x.flow
     cdef Facts* facts = x.facts
     cdef int d = held.end
-    cdef int i, at
     cdef Options options
     cdef Copies* copies
     cdef Seq* sender = &flow.seq[d]
@@ -159,19 +152,16 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     if held.vlan != NO_VLAN:
         note_vlan(x.core, facts, held.vlan)
         flow.end[d].vlan = held.vlan
-    at = (held.copy_next + MAX_COPIES - held.copy_count) % MAX_COPIES
-    facts.opening[d] = held.copies[at].opening
-    facts.syns = 1
-    facts.syn_first = held.first_ns
+    facts.opening[d] = ring_at(&held.ring, 0).opening
+    facts.syns[SK_SYN] = 1
+    facts.syn_first[SK_SYN] = held.first_ns
     if held.count > 1:
         copies = copies_of(x.core, facts)
-        for i in range(held.copy_count):
-            push_copy(&copies.end[d], held.copies[(at + i) % MAX_COPIES].time_ns,
-                      &held.copies[(at + i) % MAX_COPIES].opening, held.copies[(at + i) % MAX_COPIES].seq_end)
+        copies.end[d].ring = held.ring
         copies.end[d].total = held.count
-        copies.syn_count = held.count
-        copies.syn_last = held.last_ns
-        facts.syns = 2
+        copies.syn_count[SK_SYN] = held.count
+        copies.syn_last[SK_SYN] = held.last_ns
+        facts.syns[SK_SYN] = 2
     memset(&options, 0, sizeof(Options))
     options.has = facts.opening[d].has
     options.fast_open = held.fast_open

@@ -103,13 +103,15 @@ cdef inline bint is_rst_acceptable(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef Seq* target = &x.flow.seq[target_end]
     cdef uint8_t state = x.flow.state[target_end]
+    cdef uint32_t after_syn
     cdef int shift
     cdef int64_t window
     if not target.marks & EM_SEEN:
         return True
     if state == ST_SYN_SENT:
-        return (x.segment.flags & TH_ACK and seq_gt(x.segment.ack, x.facts.opening[target_end].isn)
-                and seq_le(x.segment.ack, target.nxt))
+        after_syn = x.facts.opening[target_end].isn + (0 if x.facts.opening[target_end].marks & OM_INFERRED else 1)
+        return (x.segment.flags & TH_ACK and seq_ge(x.segment.ack, after_syn)
+                and seq_le(x.segment.ack, target.nxt if target.marks & EM_NXT else after_syn))
     if state == ST_LISTEN:
         return False
     if not target.marks & EM_ACK:

@@ -134,6 +134,16 @@ cdef inline void open_hole(Context* x, uint32_t start) noexcept nogil:
     keep_highest_holes(trouble, holes, trouble.hole_count + 1)
     x.flow.seq[x.d].nxt = start
 
+# Nothing was seen from `start` up to where the account began: the lowest hole, and the first to be dropped.
+cdef inline void open_lowest_hole(Context* x, uint32_t start, uint32_t end) noexcept nogil:
+    cdef EndTrouble* trouble = &trouble_of(x.core, x.facts).end[x.d]
+    if trouble.hole_count == MAX_HOLES:
+        return
+    memmove(trouble.holes + 1, trouble.holes, sizeof(Hole) * trouble.hole_count)
+    trouble.holes[0].low = start
+    trouble.holes[0].high = end
+    trouble.hole_count += 1
+
 # The payload of a taken segment. Before: NXT is known.
 cdef inline void account_payload(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]

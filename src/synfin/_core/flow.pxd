@@ -132,12 +132,16 @@ cdef enum:
     FF_SERVER_DID = 8192     # the server sent an acceptable SYN-ACK to this attempt
     FF_UNREACHABLE = 32768   # an ICMP error said that the client's SYN did not arrive
 
+# What a count of SYNs is of.
+cdef enum:
+    SK_SYN = 0               # the client's SYNs
+    SK_SYNACK = 1            # acceptable SYN-ACKs of either end
+
 cdef struct Facts:
     int64_t first_seen
     int64_t flow_id
     int64_t first_packet
-    int64_t syn_first
-    int64_t synack_first
+    int64_t syn_first[2]     # indexed by SK_*
     int64_t handshake_done
     int64_t rtt_server
     int64_t rtt_client
@@ -163,8 +167,7 @@ cdef struct Facts:
     uint8_t mptcp
     uint8_t quality_server   # RQ_*
     uint8_t quality_client
-    uint8_t syns             # 0, 1, or 2: see Copies.syn_count
-    uint8_t synacks
+    uint8_t syns[2]          # indexed by SK_*: 0, 1, or 2: see Copies.syn_count
     uint8_t answer           # the first SYN-ACK's (AE, CWR, ECE), 8 with MPTCP; kept for a SYN that comes later
 
 # Bytes below an end's NXT that the tap has not seen: [low, high) in sequence space, ascending.
@@ -238,6 +241,12 @@ cdef struct Copy:
 cdef enum:
     MAX_COPIES = 8
 
+# The last copies of an end's SYN or SYN-ACK; the next one takes the oldest one's place.
+cdef struct Ring:
+    uint8_t count
+    uint8_t next
+    Copy copies[MAX_COPIES]
+
 # The latest SYN that may begin a new record, and what its copies counted (SPEC 3.2).
 cdef struct Held:
     int64_t first_ns
@@ -255,22 +264,16 @@ cdef struct Held:
     uint8_t end
     uint8_t fast_open        # as Options.fast_open, of the first copy
     uint16_t vlan
-    uint8_t copy_count       # remembered ones, at most MAX_COPIES
-    uint8_t copy_next
-    Copy copies[MAX_COPIES]
+    Ring ring
 
 # What one end's SYNs and SYN-ACKs were, where there is more than one.
 cdef struct EndCopies:
     int64_t total            # all of them, remembered or not
-    uint8_t count            # remembered
-    uint8_t next             # where the next one goes
-    Copy copies[MAX_COPIES]
+    Ring ring
 
 cdef struct Copies:
-    int64_t syn_count
-    int64_t synack_count
-    int64_t syn_last
-    int64_t synack_last
+    int64_t syn_count[2]     # indexed by SK_*
+    int64_t syn_last[2]
     int64_t used_syn         # timestamp of the SYN that rtt_server is measured from, valid with has_used_syn
     uint32_t variants        # different ISNs of SYN-ACKs
     uint32_t isns[MAX_COPIES]

@@ -3,9 +3,9 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
-from synfin._core.data cimport account_ack, account_window
+from synfin._core.data cimport account_ack, account_window, open_lowest_hole
 from synfin._core.machine cimport covers_syn, move, standing_facts
-from synfin._core.seq cimport seq_ge
+from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 
 # ------------------------------------------------------------------------------------------------ what a SYN says
@@ -71,18 +71,25 @@ cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
         facts.copies = arena_take(&core.copies)
     return <Copies*>arena_at(&core.copies, facts.copies)
 
-cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
-    cdef Copy* copy = &copies.copies[copies.next]
+cdef inline void ring_push(Ring* ring, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    cdef Copy* copy = &ring.copies[ring.next]
     copy.time_ns = time_ns
     copy.opening = opening[0]
     copy.seq_end = seq_end
-    copies.next = (copies.next + 1) % MAX_COPIES
-    if copies.count < MAX_COPIES:
-        copies.count += 1
+    ring.next = (ring.next + 1) % MAX_COPIES
+    if ring.count < MAX_COPIES:
+        ring.count += 1
+
+# The i-th remembered copy, the oldest one first.
+cdef inline const Copy* ring_at(const Ring* ring, int i) noexcept nogil:
+    return &ring.copies[(ring.next + MAX_COPIES - ring.count + i) % MAX_COPIES]
+
+cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    ring_push(&copies.ring, time_ns, opening, seq_end)
     copies.total += 1
 
 # Remembers a SYN or SYN-ACK of the sender until the peer has answered. The usual single one stands in Facts alone, its
-# time in syn_first or synack_first. Before: those, and NXT, are not yet changed by this segment.
+# time in syn_first. Before: that is not yet changed by this segment.
 cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogil:
     cdef Opening* first = &x.facts.opening[x.d]
     cdef bint client = x.d == client_end(x.flow)
@@ -97,35 +104,22 @@ cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogi
         return
     copies = &copies_of(x.core, x.facts).end[x.d]
     if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
-        push_copy(copies, x.facts.syn_first if client else x.facts.synack_first, first,
-                  first.isn + 1 if x.flow.seq[x.d].marks & EM_BEYOND else x.flow.seq[x.d].nxt)
+        push_copy(copies, x.facts.syn_first[SK_SYN] if client else x.facts.syn_first[SK_SYNACK], first, first.isn + 1)
     push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
 
-cdef inline void note_syn_time(Context* x) noexcept nogil:
+# Counts a SYN or SYN-ACK; `kind` is SK_*.
+cdef inline void note_time(Context* x, int kind) noexcept nogil:
     cdef Copies* copies
-    if x.facts.syns == 0:
-        x.facts.syns = 1
-        x.facts.syn_first = x.packet.time_ns
+    if x.facts.syns[kind] == 0:
+        x.facts.syns[kind] = 1
+        x.facts.syn_first[kind] = x.packet.time_ns
         return
     copies = copies_of(x.core, x.facts)
-    if x.facts.syns == 1:
-        copies.syn_count = 1
-        x.facts.syns = 2
-    copies.syn_count += 1
-    copies.syn_last = x.packet.time_ns
-
-cdef inline void note_synack_time(Context* x) noexcept nogil:
-    cdef Copies* copies
-    if x.facts.synacks == 0:
-        x.facts.synacks = 1
-        x.facts.synack_first = x.packet.time_ns
-        return
-    copies = copies_of(x.core, x.facts)
-    if x.facts.synacks == 1:
-        copies.synack_count = 1
-        x.facts.synacks = 2
-    copies.synack_count += 1
-    copies.synack_last = x.packet.time_ns
+    if x.facts.syns[kind] == 1:
+        copies.syn_count[kind] = 1
+        x.facts.syns[kind] = 2
+    copies.syn_count[kind] += 1
+    copies.syn_last[kind] = x.packet.time_ns
 
 # Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
 cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
@@ -146,36 +140,37 @@ cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ round trips
 
+# Does this segment acknowledge exactly a SYN of the peer with this ISN, or for the client all of its payload as well?
+cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
+    return (x.segment.ack == isn + 1
+            or (x.d != client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload))
+
 # Which of the peer's copies this first acknowledgement answers. Returns the quality; OUT copy.
 cdef inline int choose_copy(Context* x, EndCopies* copies, Copy* chosen) noexcept nogil:
     cdef uint32_t ts_val = 0, ts_ecr = 0
-    cdef uint32_t isn
     cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
-    cdef int i, at
-    cdef int last = -1, exact = -1, matches = 0, match = -1
-    cdef int64_t same = 0
-    for i in range(copies.count):
-        at = (copies.next + MAX_COPIES - copies.count + i) % MAX_COPIES
-        last = at
-        if x.segment.ack == copies.copies[at].opening.isn + 1 or x.segment.ack == copies.copies[at].seq_end:
-            exact = at
-    if exact < 0:
-        exact = last
-    isn = copies.copies[exact].opening.isn
-    for i in range(copies.count):
-        at = (copies.next + MAX_COPIES - copies.count + i) % MAX_COPIES
-        if copies.copies[at].opening.isn != isn:
+    cdef const Copy* copy
+    cdef const Copy* exact = ring_at(&copies.ring, copies.ring.count - 1)
+    cdef const Copy* match = NULL
+    cdef int i
+    cdef int matches = 0
+    cdef int64_t same = copies.total - copies.ring.count
+    for i in range(copies.ring.count):
+        copy = ring_at(&copies.ring, i)
+        if acks_syn(x, copy.opening.isn):
+            exact = copy
+    for i in range(copies.ring.count):
+        copy = ring_at(&copies.ring, i)
+        if copy.opening.isn != exact.opening.isn:
             continue
         same += 1
-        if echo and copies.copies[at].opening.has & OPT_TIMESTAMPS and copies.copies[at].opening.ts_val == ts_ecr:
+        if echo and copy.opening.has & OPT_TIMESTAMPS and copy.opening.ts_val == ts_ecr:
             matches += 1
-            match = at
-    if copies.total > copies.count:
-        same += copies.total - copies.count
+            match = copy
     if same > 1 and matches == 1:
-        chosen[0] = copies.copies[match]
+        chosen[0] = match[0]
         return RQ_MATCHED
-    chosen[0] = copies.copies[exact]
+    chosen[0] = exact[0]
     return RQ_CLEAN if same == 1 else RQ_AMBIGUOUS
 
 # The sender acknowledges the peer's SYN for the first time: settles which copy it answers, that end's columns, and the
@@ -199,16 +194,15 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
         set_window_shifts(x.flow, facts)
     else:
         chosen.opening = facts.opening[peer]
-        chosen.seq_end = chosen.opening.isn + 1 if peer_seq.marks & EM_BEYOND else peer_seq.nxt
-        if by_server and facts.syns:
-            chosen.time_ns = facts.syn_first
-        elif not by_server and facts.synacks:
-            chosen.time_ns = facts.synack_first
+        if by_server and facts.syns[SK_SYN]:
+            chosen.time_ns = facts.syn_first[SK_SYN]
+        elif not by_server and facts.syns[SK_SYNACK]:
+            chosen.time_ns = facts.syn_first[SK_SYNACK]
         else:
             return                       # the SYN came to the tap after its answer
     if not x.segment.flags & TH_SYN and (
             x.segment.payload_bytes or x.segment.flags & TH_FIN
-            or (x.segment.ack != chosen.opening.isn + 1 and x.segment.ack != chosen.seq_end)):
+            or seq_gt(x.segment.ack, chosen.opening.isn + 1 + (facts.syn_payload if by_server else 0))):
         quality = RQ_AMBIGUOUS
     rtt = x.packet.time_ns - chosen.time_ns
     if by_server:
@@ -240,15 +234,15 @@ cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
         if x.facts.copies == 0 or copies_of(x.core, x.facts).variants < 2:
             return
         # With several ISNs, any of them may be meant.
-        if not acknowledges_some_copy(x, &copies_of(x.core, x.facts).end[1 - x.d]):
+        if not acknowledges_some_copy(x, &copies_of(x.core, x.facts).end[1 - x.d].ring):
             return
     handshake_answer(x)
     peer.marks |= EM_SYN_ACKED
 
-cdef inline bint acknowledges_some_copy(Context* x, EndCopies* copies) noexcept nogil:
+cdef inline bint acknowledges_some_copy(Context* x, const Ring* ring) noexcept nogil:
     cdef int i
-    for i in range(copies.count):
-        if x.segment.ack == copies.copies[i].opening.isn + 1 or x.segment.ack == copies.copies[i].seq_end:
+    for i in range(ring.count):
+        if acks_syn(x, ring.copies[i].opening.isn):
             return True
     return False
 
@@ -258,25 +252,32 @@ cdef inline void count_completed(Context* x) noexcept nogil:
     x.facts.marks |= FF_COMPLETE
     interval_count(&x.core.intervals, x.effective, ICOL_COMPLETED, 1)
 
+# The handshake is complete. An end that sent its FIN before is not ESTABLISHED any more.
+cdef inline void complete(Context* x) noexcept nogil:
+    cdef int end
+    x.flow.marks &= ~<uint8_t>FM_ATTEMPT
+    count_completed(x)
+    for end in range(2):
+        if x.flow.seq[end].marks & EM_FIN:
+            move(x, end, EV_SND_FIN)
+
 # Both SYNs are acknowledged.
 cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
     if not x.flow.marks & FM_ATTEMPT or x.flow.phase == PH_RESET:
         return
     if x.flow.seq[0].marks & EM_SYN_ACKED and x.flow.seq[1].marks & EM_SYN_ACKED:
-        x.flow.marks &= ~<uint8_t>FM_ATTEMPT
         x.facts.handshake_done = x.packet.time_ns
         x.facts.marks |= FF_DONE
-        count_completed(x)
+        complete(x)
 
 # A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its events.
 cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
-    x.flow.marks &= ~<uint8_t>FM_ATTEMPT
     x.flow.state[0] = ST_ESTABLISHED
     x.flow.state[1] = ST_ESTABLISHED
     if by_client:
         x.facts.handshake_done = x.packet.time_ns
         x.facts.marks |= FF_DONE
-    count_completed(x)
+    complete(x)
 
 # ------------------------------------------------------------------------------------------------ SYN
 
@@ -297,37 +298,51 @@ cdef inline void infer_peer_isn(Context* x) noexcept nogil:
         peer.marks |= OM_FIRST_SEQ | OM_INFERRED
         peer.isn = x.segment.ack
 
+# A SYN or SYN-ACK, seen for the first time, says where its sender's stream begins. Where other segments came first, what
+# lies between was not seen yet. Before: the end's Opening still holds what those said.
+cdef inline void begin_account(Context* x) noexcept nogil:
+    cdef Seq* sender = &x.flow.seq[x.d]
+    cdef const Opening* own = &x.facts.opening[x.d]
+    cdef uint32_t end = x.segment.seq + 1 + x.segment.payload_bytes
+    if x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
+        sender.marks |= EM_PAYLOAD
+        x.facts.first_payload[x.d] = x.packet.time_ns
+    if not sender.marks & EM_NXT:
+        sender.marks |= EM_NXT
+        sender.nxt = end
+    elif own.marks & (OM_FIRST_SEQ | OM_INFERRED) == OM_FIRST_SEQ and seq_ge(own.isn, end):
+        if own.isn != end:
+            open_lowest_hole(x, end, own.isn)
+    else:
+        return
+    x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
+
 cdef inline void take_late_opening(Context* x, const Options* options) noexcept nogil:
     cdef bint syn = not x.segment.flags & TH_ACK
     cdef int client = x.d if syn else 1 - x.d
     cdef Seq* sender = &x.flow.seq[x.d]
     if x.flow.marks & FM_NOT_SEEN:
         x.flow.marks &= ~<uint8_t>FM_NOT_SEEN
+        x.flow.seq[1 - x.d].marks |= EM_SYN_ACKED    # neither half of the handshake gives a round trip any more
         count_completed(x)
         if x.facts.direction >= DIR_SERVER_PORT:
             x.facts.direction = DIR_SYN if syn else DIR_SYNACK
             x.flow.marks &= ~<uint8_t>FM_CLIENT_IS_1
             if client:
                 x.flow.marks |= FM_CLIENT_IS_1
+    begin_account(x)
     read_opening(x.segment, options, &x.facts.opening[x.d])
     set_window_shifts(x.flow, x.facts)
     sender.marks |= EM_SYN | EM_SYN_ACKED
-    if x.flow.marks & FM_ATTEMPT and not sender.marks & EM_NXT:
-        sender.marks |= EM_NXT
-        sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
-        take_syn_payload(x)
-    elif x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
-        sender.marks |= EM_PAYLOAD
-        x.facts.first_payload[x.d] = x.packet.time_ns
     if syn:
         sender.marks |= EM_BARE_SYN
         if x.d == client_end(x.flow):
-            note_syn_time(x)
+            note_time(x, SK_SYN)
             note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
             note_answer(x.facts, x.facts.answer)
     else:
         x.facts.answer = answer_of(x.segment.flags, options)
-        note_synack_time(x)
+        note_time(x, SK_SYNACK)
         x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
         infer_peer_isn(x)
 
@@ -341,28 +356,20 @@ cdef inline void take_first_syn(Context* x, const Options* options) noexcept nog
     cdef Opening opening
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef bint client = x.d == client_end(x.flow)
+    begin_account(x)
     read_opening(x.segment, options, &opening)
     remember_copy(x, &opening)
     if client:
-        note_syn_time(x)
+        note_time(x, SK_SYN)
         note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
     elif x.facts.marks & FF_SERVER_ACKED:
         x.facts.marks |= FF_SPLIT
     else:
         x.facts.marks |= FF_SIMULTANEOUS
-    sender.marks = (sender.marks | EM_SYN | EM_BARE_SYN | EM_NXT) & ~<uint16_t>EM_PASSIVE
-    sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
+    sender.marks = (sender.marks | EM_SYN | EM_BARE_SYN) & ~<uint16_t>EM_PASSIVE
     note_answered_before(x)
-    take_syn_payload(x)
     account_window(x)
     move(x, x.d, EV_SND_SYN)
-
-cdef inline void take_syn_payload(Context* x) noexcept nogil:
-    if x.segment.payload_bytes:
-        x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
-        if not x.flow.seq[x.d].marks & EM_PAYLOAD:
-            x.flow.seq[x.d].marks |= EM_PAYLOAD
-            x.facts.first_payload[x.d] = x.packet.time_ns
 
 # An attempt that failed is opened again by its own SYN (SPEC 3.2).
 cdef inline void reopen_attempt(Context* x) noexcept nogil:
@@ -381,7 +388,7 @@ cdef inline void take_resent_syn(Context* x, const Options* options) noexcept no
     read_opening(x.segment, options, &opening)
     remember_copy(x, &opening)
     if x.d == client_end(x.flow):
-        note_syn_time(x)
+        note_time(x, SK_SYN)
     if x.flow.marks & FM_ATTEMPT:
         account_window(x)
     x.flow.seq[x.d].marks |= EM_BARE_SYN
@@ -422,8 +429,7 @@ cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
     if x.flow.seq[x.d].marks & EM_BARE_SYN and x.segment.seq != own.isn:
         return False                     # its own SYN had another ISN
     if x.flow.seq[peer].marks & EM_SYN:
-        return x.segment.ack == isn + 1 or (
-            peer == client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload)
+        return acks_syn(x, isn)
     return x.facts.opening[peer].marks & OM_INFERRED and x.segment.ack == isn
 
 cdef inline void take_synack(Context* x) noexcept nogil:
@@ -439,22 +445,20 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         count_odd_syn(x)
         return
     read_opening(x.segment, &options, &opening)
-    if x.facts.synacks:
+    if x.facts.syns[SK_SYNACK]:
         note_variant(x, x.facts.opening[client_end(x.flow) ^ (1 if x.facts.marks & FF_SERVER_SYNACK else 0)].isn)
     elif x.d != client_end(x.flow):
         x.facts.marks |= FF_SERVER_SYNACK
+    if first:
+        begin_account(x)
     remember_copy(x, &opening)
-    note_synack_time(x)
+    note_time(x, SK_SYNACK)
     x.facts.marks |= FF_SYNACK
     if x.flow.phase == PH_SYN:
         x.flow.phase = PH_SYNACK
     if first:
         sender.marks |= EM_SYN
         note_answered_before(x)
-        if not sender.marks & EM_NXT:
-            sender.marks |= EM_NXT
-            sender.nxt = x.segment.seq + 1 + x.segment.payload_bytes
-            take_syn_payload(x)
     if 1 - x.d == client_end(x.flow):
         x.facts.marks |= FF_SERVER_DID
         if first:

@@ -84,25 +84,25 @@ cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint
 cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
     cdef Copies* copies = <Copies*>arena_at(&core.copies, facts.copies) if facts.copies else NULL
     cdef int client = client_end(flow)
-    cdef int64_t used = facts.syn_first
+    cdef int64_t used = facts.syn_first[SK_SYN]
     put_int(s, COL_HANDSHAKE, handshake)
     put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
     put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
-    put_int(s, COL_SYN_COUNT, copies.syn_count if facts.syns == 2 else facts.syns)
-    if facts.syns:
-        put_int(s, COL_SYN_FIRST, facts.syn_first)
-        put_int(s, COL_SYN_LAST, copies.syn_last if facts.syns == 2 else facts.syn_first)
+    put_int(s, COL_SYN_COUNT, copies.syn_count[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syns[SK_SYN])
+    if facts.syns[SK_SYN]:
+        put_int(s, COL_SYN_FIRST, facts.syn_first[SK_SYN])
+        put_int(s, COL_SYN_LAST, copies.syn_last[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syn_first[SK_SYN])
         if copies != NULL and copies.has_used_syn:
             used = copies.used_syn
-        elif facts.syns == 2 and not facts.marks & FF_SYN_ANSWERED:
-            used = copies.syn_last
-        put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first)
-    put_int(s, COL_SYNACK_COUNT, copies.synack_count if facts.synacks == 2 else facts.synacks)
-    if facts.synacks:
-        put_int(s, COL_SYNACK_FIRST, facts.synack_first)
-        put_int(s, COL_SYNACK_LAST, copies.synack_last if facts.synacks == 2 else facts.synack_first)
+        elif facts.syns[SK_SYN] == 2 and not facts.marks & FF_SYN_ANSWERED:
+            used = copies.syn_last[SK_SYN]
+        put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first[SK_SYN])
+    put_int(s, COL_SYNACK_COUNT, copies.syn_count[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syns[SK_SYNACK])
+    if facts.syns[SK_SYNACK]:
+        put_int(s, COL_SYNACK_FIRST, facts.syn_first[SK_SYNACK])
+        put_int(s, COL_SYNACK_LAST, copies.syn_last[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syn_first[SK_SYNACK])
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.synacks else 0))
+            else (1 if facts.syns[SK_SYNACK] else 0))
     if facts.marks & FF_DONE:
         put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
     if facts.marks & FF_RTT_SERVER:

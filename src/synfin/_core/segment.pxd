@@ -7,7 +7,8 @@ from synfin._core.core cimport *
 from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
-    complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn, note_syn_acknowledged, take_syn,
+    acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
+    note_syn_acknowledged, take_syn,
     take_synack,
 )
 from synfin._core.record cimport end_record, expire_record
@@ -21,14 +22,11 @@ cdef inline bint attempt_allows(Context* x) noexcept nogil:
     cdef int client = client_end(x.flow)
     cdef int peer = 1 - x.d
     cdef uint32_t own_isn = x.facts.opening[x.d].isn
-    cdef uint32_t peer_isn = x.facts.opening[peer].isn
     if (x.d == client and x.flow.phase == PH_SYN and x.flow.seq[x.d].marks & EM_SYN
             and (x.segment.seq == own_isn + 1 or x.segment.seq == own_isn + 1 + x.facts.syn_payload)):
         complete_by_proof(x, True)
         return True
-    if x.segment.flags & TH_ACK and x.flow.seq[peer].marks & EM_SYN and (
-            x.segment.ack == peer_isn + 1
-            or (peer == client and x.segment.ack == peer_isn + 1 + x.facts.syn_payload)):
+    if x.segment.flags & TH_ACK and x.flow.seq[peer].marks & EM_SYN and acks_syn(x, x.facts.opening[peer].isn):
         if x.d != client:
             x.facts.marks |= FF_SERVER_ACKED
             forget_unreachable(x)
@@ -197,7 +195,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     x.flow.marks &= ~<uint8_t>FM_HELD
     end_record(x.core, x.number, END_REUSE, x.effective)
     use_record(x, flow_create(x.core, key))
-    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.copies[0].opening.isn)
+    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.ring.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
     x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
     x.flow.phase = PH_SYN

@@ -67,6 +67,15 @@ def _names(text: str | None, target: Target) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where nothing else handles it, as KeyboardInterrupt is SIGINT: what was begun is cleaned up."""
+
+
+def break_off(number: int, _frame: object) -> None:
+    """A signal handler that raises KeyboardInterrupt, or Terminated for SIGTERM."""
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
 class Job:
     """One run, from the opened source to the exit code.
 
@@ -76,8 +85,8 @@ class Job:
     settings : how to track.
     rows : where rows go (`destination`).
     options : the command's other options.
-    signals : what ends the run in order; the second one ends the program at once.
-    stop : called by the first signal. None: the run is broken off, and the input counts as not read to its end.
+    stop : called by the first SIGINT or SIGTERM, to end the run in order; a second one ends the program at once. None: the
+        run is broken off, and the input counts as not read to its end.
     """
 
     def __init__(
@@ -87,13 +96,11 @@ class Job:
         rows: tuple[Target | None, dict[str, Layout]],
         options: dict[str, Any],
         *,
-        signals: tuple[int, ...] = (signal.SIGINT,),
         stop: Callable[[], None] | None = None,
     ):
         self.source = source
         self.settings = settings
         self.target, self.layouts = rows
-        self.signals = signals
         self.stop = stop
         self.head = options["head"] or 0
         self.as_json = options["as_json"]
@@ -109,7 +116,7 @@ class Job:
             started = time.monotonic()
             with Progress() as progress:
                 run = self._run(progress)
-                with _stopped_by(self.signals, self.stop or run.stop):
+                with _stopped_by_signal(self.stop or run.stop) as came:
                     self._pump(run, servers, first, output)
             seconds = time.monotonic() - started
             if output:
@@ -121,7 +128,7 @@ class Job:
             raise
         summary = summarize(run, servers, seconds, output.names if output else [])
         self._report(summary, first.rows)
-        return 0 if summary["complete"] else 130 if run.interrupted else 1
+        return 0 if summary["complete"] else 128 + came[0] if run.interrupted else 1
 
     def _run(self, progress: Progress) -> Run:
         from synfin.output.render import HEAD_COLUMNS
@@ -169,17 +176,21 @@ class Job:
 
 
 @contextmanager
-def _stopped_by(signals: tuple[int, ...], stop: Callable[[], None]) -> Iterator[None]:
-    """The first signal ends the run in order, a second one at once."""
+def _stopped_by_signal(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM ends the run in order, a second one at once. Gives the list of those that came."""
+    came: list[int] = []
 
-    def act(*_: Any) -> None:
-        for number in signals:
-            signal.signal(number, signal.default_int_handler)
+    def act(number: int, _frame: object) -> None:
+        came.append(number)
+        for each in before:
+            signal.signal(each, break_off)
         stop()
 
-    before = {number: signal.signal(number, act) for number in signals}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, act)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

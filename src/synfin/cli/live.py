@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import click
@@ -31,5 +30,4 @@ def live(interface: str, **options: Any) -> int:
     settings = settings_from(options)
     rows = destination(options)
     source = LiveInput(interface, ring_bytes=options["ring"] << 20, seconds=options["seconds"])
-    job = Job(source, settings, rows, options, signals=(signal.SIGINT, signal.SIGTERM), stop=source.stop)
-    return job.execute()
+    return Job(source, settings, rows, options, stop=source.stop).execute()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
 
 from synfin import __version__
 from synfin.cli.columns import columns
+from synfin.cli.job import Terminated, break_off
 from synfin.cli.live import live
 from synfin.cli.track import track
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
 
 #: Exit codes beside 0. 1: bad input was met or output failed; 2: nothing was done because the call or the file is wrong.
-EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 _COMPLETE = "_SYNFIN_COMPLETE"
 
 
@@ -29,12 +31,13 @@ def cli() -> None:
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
 
-    Exit codes: 0; 1 a capture is corrupt or breaks off, or the output cannot be written; 2 wrong call, or not a
-    capture; 130 after Ctrl-C, with everything up to there written.
+    Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
+    glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C and
+    143 after SIGTERM, with everything up to there written (live: 0).
     """
 
 
-@cli.command()
+@cli.command(short_help="Print the script for shell completion.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script that completes synfin's commands and options in SHELL.
@@ -55,12 +58,15 @@ cli.add_command(columns)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave the process with its exit code."""
+    before = signal.signal(signal.SIGTERM, break_off)
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has what it wants; click ends the same way where it meets this
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAULT
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(code)
 
 
@@ -69,9 +75,10 @@ def _run(arguments: list[str] | None) -> int:
         return cli.main(args=arguments, prog_name="synfin", complete_var=_COMPLETE, standalone_mode=False) or 0
     except click.ClickException as error:
         return _complain(error)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("synfin: interrupted", err=True)
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of what breaks a command off
+        terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        click.echo("synfin: terminated" if terminated else "synfin: interrupted", err=True)
+        return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     except SynfinError as error:
         click.echo(f"synfin: {error}", err=True)
         return EXIT_USAGE if isinstance(error, ConfigError | NotACaptureError | CaptureOpenError) else EXIT_FAULT

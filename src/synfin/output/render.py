@@ -83,7 +83,7 @@ def _listed(label: str, counts: Iterable[tuple[str, int]]) -> list[str]:
 
 def _head(s: dict[str, Any]) -> list[str]:
     speed = f" ({s['packets_per_second']:,} packets/s)" if s["packets_per_second"] else ""
-    live = s["capture_drops"] is not None
+    live = not s["files"]
     where = f"on {s['interfaces'][0]}" if live else f"in {number(s['files'], 'file')}"
     text = f"{number(s['packets'], 'packet')} {where}, {size(s['bytes_read'])}, in {s['seconds']:.2f} s"
     lines = textwrap.wrap(text + speed, WIDTH)
@@ -91,8 +91,9 @@ def _head(s: dict[str, Any]) -> list[str]:
         first, last = s["first_time_ns"], s["last_time_ns"]
         same_day = instant(first)[:10] == instant(last)[:10]
         lines.append(f"{instant(first)} to {instant(last, not same_day)} UTC ({duration(last - first)})")
-    if live:
-        lines.append(f"{number(s['capture_drops'], 'packet')} dropped by the kernel")
+    if s["capture_drops"] or live:
+        by = "dropped by the kernel" if live else "lost while capturing, as the captures say"
+        lines.append(f"{number(s['capture_drops'], 'packet')} {by}")
     if not s["complete"]:
         where = "" if s["file"] is None else s["file"] if s["offset"] is None else f"{s['file']}, byte {s['offset']:,}"
         text = f"INCOMPLETE: {s['reason']}" + (f" ({where})" if where else "")

@@ -57,7 +57,7 @@ class Connection(Record):
         for end in (self.client, self.server):
             if self.other(end).has_acked(end.isn):
                 self.move(end, "RCV_ACK_OF_SYN", segment)
-            if self.fin_acked(end):
+            if self.other(end).has_acked(end.fin_seq):
                 self.move(end, "RCV_ACK_OF_FIN", segment)
 
     def completes(self, done: int | None) -> None:
@@ -66,13 +66,19 @@ class Connection(Record):
         self.happened("completed")
 
     def complete_if_both_acked(self, segment: Segment) -> None:
-        both = self.client.has_acked(self.server.isn) and self.server.has_acked(self.client.isn)
-        if self.attempt and not self.failed and both:
+        if self.attempt and not self.failed and self.client.answer_decided and self.server.answer_decided:
             self.completes(segment.time)
+            self.enter_early_fins(segment)
+
+    def enter_early_fins(self, segment: Segment) -> None:
+        """An end that sent its FIN before the handshake was complete is not ESTABLISHED any more."""
+        for end in (self.client, self.server):
+            if end.fin_seq is not None:
+                self.move(end, "SND_FIN", segment)
 
     def check_closed(self, segment: Segment) -> None:
         """Both FINs acknowledged: the connection is closed."""
-        if not self.finished and not self.attempt and self.fin_acked(self.client) and self.fin_acked(self.server):
+        if not self.finished and not self.attempt and self.client.fin_acked and self.server.fin_acked:
             self.finished, self.finished_time = "fin", segment.time
             self.happened("closed_fin")
 
@@ -109,7 +115,7 @@ class Connection(Record):
             return above > 0 and diff(segment.ack, peer.isn + 1 if peer.nxt is None else peer.nxt) <= 0
         if peer.ack_max is None:
             return peer.state != "SYN-RECEIVED"
-        inside = 0 <= diff(segment.seq, peer.ack_max) < peer.window_last
+        inside = 0 <= diff(segment.seq, peer.ack_max) < peer.last_window(sender)
         ahead = sender.nxt is None or diff(segment.seq, sender.nxt) >= 0
         return segment.seq == peer.ack_max or (inside and ahead)
 
@@ -134,19 +140,22 @@ class Connection(Record):
             self.split = self.server_acked
             self.simultaneous = not self.split
             sender.passive = False
-        if self.attempt and self.failed:
+        late = verdict == "late"
+        if late:
+            self.correct_direction(sender, "syn")
+            self.leave_midstream()
+        elif self.attempt and self.failed:
             self.failed = self.answered = False
             self.after_close = 0
             self.server_synack_ack = None
-        if verdict == "late":
-            self.correct_direction(sender, "syn")
-            self.leave_midstream()
         if sender is self.client:
             self.syns.append(segment)
-        sender.take_syn(segment, peer, not self.attempt)
+        sender.take_syn(segment)
+        if self.attempt and not late:
+            sender.take_window(segment, peer)
         if peer.has_acked(sender.isn):
             sender.answer_decided = True  # the answer came before the SYN
-        if self.attempt:
+        if self.attempt and not late:
             self.move(sender, "SND_SYN", segment)
 
     def leave_midstream(self) -> None:
@@ -169,10 +178,12 @@ class Connection(Record):
         if sender is self.server:
             self.server_synack_ack = segment.ack
         self.answered |= self.attempt
-        undecided = sender.isn is None or (self.attempt and not peer.has_acked(sender.isn))
-        sender.take_syn(segment, peer, not self.attempt, undecided or sender.isn == segment.seq)
+        first = not sender.isn_captured
+        sender.take_syn(segment)
         if late:
             return
+        if first or self.attempt:
+            sender.take_window(segment, peer)
         self.answer(sender, peer, segment)
         sender.acknowledge(segment, peer)
         if peer.has_acked(sender.isn):
@@ -187,25 +198,24 @@ class Connection(Record):
         if peer.answer_decided or peer.isn is None:
             return
         remembered = peer.copies[-REMEMBERED:]
-        exact = [c for c in remembered if segment.ack in {(c.isn + 1) & MASK, (c.isn + 1 + c.segment.payload) & MASK}]
-        isn = exact[-1].isn if exact else peer.isn
-        if diff(segment.ack, isn) <= 0:
+        exact = [copy for copy in remembered if self.acks_syn(segment.ack, peer, copy.isn)]
+        if not exact and diff(segment.ack, peer.isn) <= 0:
             return
         peer.answer_decided = True
-        copies = [copy for copy in remembered if copy.isn == isn]
-        if not copies:
+        if not remembered:
             return
-        payload = next(copy.segment.payload for copy in peer.copies if copy.isn == isn)
-        peer.adopt(isn, (isn + 1 + payload) & MASK, sender)
+        isn = (exact or remembered)[-1].isn
+        copies = [copy for copy in remembered if copy.isn == isn]
         chosen, quality = (exact or copies)[-1], "clean"
         if len(copies) > 1:
             echo = parse_options(segment.options).timestamps
             named = [c for c in copies if echo and c.options.timestamps and c.options.timestamps[0] == echo[1]]
             chosen, quality = (named[0], "matched") if len(named) == 1 else (chosen, "ambiguous")
-        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + payload) > 0
+        taken = peer.syn_payload if peer is self.client else 0
+        waited = segment.payload or segment.fin or diff(segment.ack, isn + 1 + taken) > 0
         if segment.kind == "plain" and waited:
             quality = "ambiguous"
-        peer.answered = chosen
+        peer.choose(chosen)
         rtt = segment.time - chosen.segment.time
         if rtt < 0 or (peer is self.client and peer.sent_beyond):
             return
@@ -221,38 +231,39 @@ class Connection(Record):
             client = sender is self.client and sender.isn_captured and not self.failed
             starts = (segment.seq, (segment.seq - sender.syn_payload) & MASK)
             proven = client and (sender.isn + 1) & MASK in starts
-            if not proven and not (segment.has_ack and peer.syn_acked_by(segment.ack)):
+            if not proven and not (segment.has_ack and self.acks_syn(segment.ack, peer, peer.isn)):
                 self.odd_segments += 1
                 return
         if self.outside_window(sender, peer, segment):
             self.odd_segments += 1
             return
         if proven:
-            self.proof(segment.time)
+            self.proof(segment, segment.time)
         elif self.proves_server(sender, segment):
-            self.proof(None)
+            self.proof(segment, None)
         if self.attempt and not self.answered and sender is self.server:
             self.server_acked, self.unreachable = True, False
-        covered_before = sender.has_acked(peer.fin_seq)
-        was_fin_acked = self.first_fin is not None and self.fin_acked(self.first_fin)
         self.account(sender, peer, segment)
         if segment.has_ack:
-            if peer.isn is not None and diff(segment.ack, peer.isn) > 0:
+            if sender.has_acked(peer.isn):
                 self.move(sender, "SND_ACK_OF_SYN", segment)
-            if peer.fin_seq is not None and diff(segment.ack, peer.fin_seq) > 0:
+            if sender.has_acked(peer.fin_seq):
                 self.move(sender, "SND_ACK_OF_FIN", segment)
         if segment.fin:
-            self.take_fin(sender, peer, segment, covered_before)
+            self.take_fin(sender, peer, segment)
         self.standing_facts(segment)
         self.complete_if_both_acked(segment)
-        if self.first_fin is peer and not was_fin_acked and self.fin_acked(peer) and not peer.fin_resent:
+        if self.first_fin is peer and not peer.fin_acked and sender.has_acked(peer.fin_seq) and not peer.fin_resent:
             rtt = segment.time - peer.fin_time
             self.fin_rtt = rtt if rtt >= 0 else None
+        peer.fin_acked |= sender.has_acked(peer.fin_seq)
+        sender.fin_acked |= peer.has_acked(sender.fin_seq)
 
-    def proof(self, done: int | None) -> None:
+    def proof(self, segment: Segment, done: int | None) -> None:
         """A segment that only an open connection can show."""
         self.client.state = self.server.state = "ESTABLISHED"
         self.completes(done)
+        self.enter_early_fins(segment)
 
     def proves_server(self, sender: End, segment: Segment) -> bool:
         """After its SYN-ACK, a server's segment shows that the client's ACK, which the tap missed, has arrived."""
@@ -294,9 +305,8 @@ class Connection(Record):
             same = segment.ack == sender.ack_max and segment.window == sender.window_field
             sender.duplicate_acks += outstanding and same
         if segment.has_ack:
-            sender.take_window(segment, peer)
-        if segment.has_ack:
             self.answer(sender, peer, segment)
+            sender.take_window(segment, peer)
             sender.acknowledge(segment, peer)
         if segment.payload:
             if sender.first_payload is None:
@@ -323,28 +333,31 @@ class Connection(Record):
         elif segment.payload and in_hole:
             sender.out_of_order_segments += 1
 
-    def take_fin(self, sender: End, peer: End, segment: Segment, covered_before: bool) -> None:
+    def take_fin(self, sender: End, peer: End, segment: Segment) -> None:
         """A FIN; the second end's first one decides the shape of the close."""
         fin_seq = (segment.seq + segment.payload) & MASK
         sender.fin_count += 1
         if sender.fin_seq is not None:
-            if sender.fin_seq == fin_seq and not self.fin_acked(sender):
+            if sender.fin_seq == fin_seq and not sender.fin_acked:
                 sender.fin_resent = True
-            self.move(sender, "SND_FIN", segment)
+            self.enter_fin(sender, peer, segment)
             return
         sender.fin_seq, sender.fin_time = fin_seq, segment.time
         sender.fin_ack = segment.ack if segment.has_ack else None
         if not self.finished and peer.fin_ack is not None and diff(peer.fin_ack, fin_seq) > 0:
             self.swap_fins(sender, peer, segment)
             return
-        self.move(sender, "SND_FIN", segment)
-        if peer.has_acked(fin_seq):  # the acknowledgement passed the tap before the FIN
-            self.move(peer, "SND_ACK_OF_FIN", segment)
+        self.enter_fin(sender, peer, segment)
         if peer.fin_seq is None:
             self.first_fin = sender
         elif not self.shape:
-            acked_now = sender.has_acked(peer.fin_seq)
-            self.shape = "fin_4way" if covered_before else "fin_3way" if acked_now else "fin_simultaneous"
+            acked_now = segment.has_ack and diff(segment.ack, peer.fin_seq) > 0
+            self.shape = "fin_4way" if peer.fin_acked else "fin_3way" if acked_now else "fin_simultaneous"
+
+    def enter_fin(self, sender: End, peer: End, segment: Segment) -> None:
+        self.move(sender, "SND_FIN", segment)
+        if peer.has_acked(sender.fin_seq):  # the acknowledgement passed the tap before the FIN
+            self.move(peer, "SND_ACK_OF_FIN", segment)
 
     def swap_fins(self, closer: End, second: End, segment: Segment) -> None:
         """The tap saw the second FIN first: it acknowledges this one."""

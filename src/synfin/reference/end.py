@@ -58,14 +58,13 @@ class End:
     nxt: int | None = None
     holes: list[tuple[int, int]] = field(default_factory=list)
     first_seq: int | None = None
-    base: int | None = None  # acknowledged bytes count from here
     acked: int = 0
     unique: int = 0
 
     # acknowledgements and windows that it sent
     first_ack: int | None = None
     ack_max: int | None = None
-    window_last: int = 0
+    window_from: Segment | None = None  # the last taken segment that announced one
     window_largest: int | None = None
     window_field: int | None = None  # of its last taken segment with ACK
     odd_end: int | None = None
@@ -75,6 +74,7 @@ class End:
     fin_seq: int | None = None
     fin_time: int | None = None
     fin_ack: int | None = None  # the acknowledgement in the segment of its first FIN
+    fin_acked: bool = False  # by its peer
     fin_resent: bool = False
     fin_count: int = 0
 
@@ -104,64 +104,56 @@ class End:
         """The copy that the columns describe: the answered one, else the first."""
         return self.answered or (self.copies[0] if self.copies else None)
 
-    def syn_acked_by(self, ack: int) -> bool:
-        """Is ``ack`` exactly its ISN + 1, or that plus its SYN's payload?"""
-        return self.isn is not None and ack in {(self.isn + 1) & MASK, (self.isn + 1 + self.syn_payload) & MASK}
-
     def has_acked(self, seq: int | None) -> bool:
         """Has this end acknowledged the peer's sequence number ``seq``?"""
         return seq is not None and self.ack_max is not None and diff(self.ack_max, seq) > 0
 
-    def latest_options(self) -> Options | None:
-        """The options of the copy that was answered, else of the latest copy with its ISN."""
-        if self.answered:
-            return self.answered.options
-        return next((copy.options for copy in reversed(self.copies) if copy.isn == self.isn), None)
-
     def shift(self, peer: End) -> int:
         """Its window scale (RFC 7323 section 2.2): used only if both SYNs offered one; 14 while unknown."""
-        mine, other = self.latest_options(), peer.latest_options()
-        if any(options and options.window_scale is None for options in (mine, other)):
+        mine, other = self.described, peer.described
+        if any(copy and copy.options.window_scale is None for copy in (mine, other)):
             return 0
-        return min(mine.window_scale, 14) if mine else UNKNOWN_SCALE
+        return min(mine.options.window_scale, 14) if mine else UNKNOWN_SCALE
+
+    def last_window(self, peer: End) -> int:
+        """The last window that it announced, by the scale as it is known now; SYNs' windows are never scaled."""
+        if self.window_from is None:
+            return 0
+        return self.window_from.window << (self.shift(peer) if self.window_from.kind == "plain" else 0)
 
     def take_window(self, segment: Segment, peer: End) -> None:
-        """The window of a segment that the record took; SYNs' windows are never scaled."""
-        self.window_last = segment.window << (self.shift(peer) if segment.kind == "plain" else 0)
-        self.window_largest = max(self.window_last, self.window_largest or 0)
+        """The window of a segment that the record took."""
+        self.window_from = segment
+        self.window_largest = max(self.last_window(peer), self.window_largest or 0)
         if segment.has_ack:
             self.window_field = segment.window
 
-    def adopt(self, isn: int, sequence_end: int, peer: End, late: bool = False) -> None:
-        """Its SYN or SYN-ACK (or the peer's acknowledgement) says what its ISN is; the account begins there.
+    def take_syn(self, segment: Segment) -> None:
+        """A copy of its SYN or SYN-ACK; the first one says what its ISN is and where its stream begins.
 
-        An account that other segments have begun goes on if it fits, or if the SYN is late.
+        Where other segments came first, what lies between is a hole.
         """
-        fits = self.isn == isn or (self.isn is None and (late or self.first_seq == (isn + 1) & MASK))
-        self.isn = isn
-        if not fits or self.nxt is None:
-            self.nxt, self.holes = sequence_end, []
-            if not late or self.base is None:
-                self.base = (isn + 1) & MASK
-                self.acked = diff(peer.ack_max, self.base) if peer.ack_max is not None else 0
-
-    def take_syn(self, segment: Segment, peer: End, late: bool, decides: bool = True) -> None:
-        """A copy of its SYN or SYN-ACK; ``late`` after the handshake; a mere variant does not decide its ISN."""
-        resent = any(copy.isn == segment.seq for copy in self.copies)
         self.copies.append(Copy(segment, parse_options(segment.options)))
-        if not decides:
-            return
-        self.isn_captured = True
         self.sent_syn |= segment.kind == "syn"
-        self.adopt(segment.seq, (segment.seq + 1) & MASK, peer, late)
-        if not (late and resent):
-            self.take_window(segment, peer)
-        if segment.payload and not resent:
-            if not late:
-                _, inside, new = self.enter(segment.seq + 1, segment.payload)
-                self.unique += inside + new
-            if self.first_payload is None:
-                self.first_payload = segment.time
+        if self.isn_captured:
+            return
+        end = (segment.seq + 1 + segment.payload) & MASK
+        if segment.payload and self.first_payload is None:
+            self.first_payload = segment.time
+        if self.nxt is None:
+            self.nxt = end
+            self.unique += segment.payload
+        elif self.isn is None and diff(self.first_seq, end) >= 0:
+            low, high = self.nxt + diff(end, self.nxt), self.nxt + diff(self.first_seq, self.nxt)
+            self.holes = [*([(low, high)] if low < high else []), *self.holes][-MAX_HOLES:]
+            self.unique += segment.payload
+        self.isn, self.isn_captured = segment.seq, True
+
+    def choose(self, copy: Copy) -> None:
+        """The peer acknowledged this copy; with another ISN, the account begins anew unless more was sent."""
+        if copy.isn != self.isn and not self.sent_beyond:
+            self.nxt = (copy.isn + 1 + copy.segment.payload) & MASK
+        self.isn, self.answered = copy.isn, copy
 
     def acknowledge(self, segment: Segment, peer: End) -> None:
         """The acknowledgement of a taken segment: raises the peer's acknowledged bytes and ends its timed segment."""
@@ -169,9 +161,8 @@ class End:
         peer.unjudged = False
         if self.ack_max is None:
             self.first_ack = self.ack_max = ack
-            if peer.base is None:
-                peer.base = ack
-            peer.acked = diff(ack, peer.base)
+            begin = peer.first_seq if peer.isn is None else peer.isn + 1
+            peer.acked = diff(ack, begin) if begin is not None else 0
         elif diff(ack, self.ack_max) > 0:
             peer.acked += diff(ack, self.ack_max)
             self.ack_max = ack
@@ -189,8 +180,6 @@ class End:
             self.nxt = seq & MASK
         if self.first_seq is None:
             self.first_seq = seq & MASK
-        if self.base is None:
-            self.base = seq & MASK
         start = self.nxt + diff(seq, self.nxt)
         end = start + length
         new = max(0, end - max(start, self.nxt))

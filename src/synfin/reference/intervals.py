@@ -36,7 +36,7 @@ class IntervalTable:
         self.length = length
         self.rows: list[dict] = []
         self.gauges: Counter[str] = Counter()  # at the beginning of the clock's present run
-        self.begin: int | None = None  # first interval to write even without events
+        self.begin: int | None = None  # where the clock's present run began, if not at the first packet
         self.clear()
 
     def clear(self) -> None:
@@ -64,7 +64,8 @@ class IntervalTable:
         """
         self.changes.sort(key=lambda change: change[0])
         happened = {*self.counts, *(index for index, _ in self.samples), *(t // self.length for t, _ in self.changes)}
-        marks = sorted(happened | {clock // self.length} | ({self.begin} if self.begin is not None else set()))
+        marks = happened | {clock // self.length} | ({self.begin // self.length} if self.begin is not None else set())
+        marks = sorted(marks)
         gauges, index, changes = Counter(self.gauges), marks[0], iter([*self.changes, (1 << 80, Counter())])
         pending = next(changes)
         while index <= clock // self.length:
@@ -74,7 +75,8 @@ class IntervalTable:
                 while pending[0] < border:  # what happens at a border counts after it
                     gauges.update(pending[1])
                     pending = next(changes)
-                peaks |= Counter({name: gauges[name] for name in PEAKS})
+                if self.begin is None or border > self.begin:
+                    peaks |= Counter({name: gauges[name] for name in PEAKS})
             if index in happened or any(gauges.values()):
                 self.rows.append(self.row(index, (index + 1) * self.length <= complete_until, gauges, peaks))
                 index += 1

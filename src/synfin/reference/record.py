@@ -119,7 +119,7 @@ class Record:
             return self.held
         if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
             return self.held if holder is sender and held.seq == segment.seq else []
-        new = segment.seq != sender.isn and not peer.syn_acked_by(segment.ack)
+        new = segment.seq != sender.isn and not self.acks_syn(segment.ack, peer, peer.isn)
         if segment.kind == "synack" and self.finished and new and not self.synack_belongs(sender, peer, segment):
             return []
         return None
@@ -128,8 +128,11 @@ class Record:
         """What a SYN is to this record: ``new``, ``held``, ``resend``, ``late``, ``opens`` or ``odd``."""
         known = sender.isn_captured and sender.isn == isn
         after = (isn + 1) & MASK
-        midstream = self.first.kind != "syn"
-        late = midstream and not sender.isn_captured and (after in {sender.first_seq, peer.first_ack} or isn == sender.isn)
+        if sender.isn is not None:  # the peer's SYN-ACK says it better than what went before
+            late = isn == sender.isn
+        else:
+            late = after == sender.first_seq or (after == peer.first_ack and not peer.isn_captured)
+        late &= self.first.kind != "syn" and not sender.isn_captured
         if self.finished:
             return "late" if late else "odd" if known else "new"
         if not self.attempt:
@@ -142,26 +145,29 @@ class Record:
             return "new"
         return "held" if self.answered else "opens"
 
-    def synack_acked(self, sender: End, peer: End) -> bool:
-        """Has a SYN-ACK of the peer acknowledged the sender's SYN? Then its ISN is settled."""
-        return any(end is peer and sender.syn_acked_by(synack.ack) for end, synack in self.synacks)
+    def acks_syn(self, ack: int, end: End, isn: int | None) -> bool:
+        """Is ``ack`` exactly this ISN of an end + 1, or for the client that plus its SYN's payload?"""
+        payload = end.syn_payload if end is self.client else 0
+        return isn is not None and ack in {(isn + 1) & MASK, (isn + 1 + payload) & MASK}
 
     def is_resent_syn(self, segment: Segment) -> bool:
         """Does this SYN repeat its sender's, or the held one, while the record is not finished?"""
-        sender, _ = self.ends(segment)
+        sender, peer = self.ends(segment)
+        if segment.kind != "syn" or self.judge_syn(sender, peer, segment.seq) == "late":
+            return False
         held = self.held and (self.ends(self.held[0])[0], self.held[0].seq) == (sender, segment.seq)
         known = sender.isn_captured and sender.isn == segment.seq
-        return segment.kind == "syn" and bool(held or (known and not self.finished))
+        return bool(held or (known and not self.finished))
 
     def synack_belongs(self, sender: End, peer: End, segment: Segment) -> bool:
         """Acceptable: it acknowledges the peer's SYN; or it was out of order in a record begun in the middle."""
         inferred = sender.isn is not None and not sender.isn_captured
-        if inferred and sender.isn != segment.seq and self.synack_acked(sender, peer):
-            return False
+        if inferred and sender.isn != segment.seq:
+            return False  # the peer has acknowledged another one
         if sender.sent_syn and sender.isn != segment.seq:
             return False  # its own SYN had another ISN
         if peer.isn is not None:
-            return peer.syn_acked_by(segment.ack)
+            return self.acks_syn(segment.ack, peer, peer.isn)
         return not sender.isn_captured and sender.first_seq == (segment.seq + 1) & MASK
 
     def deadline(self) -> int:
@@ -257,14 +263,10 @@ class Record:
     def in_time_wait(self) -> bool:
         return "TIME-WAIT" in {self.client.state, self.server.state}
 
-    def fin_acked(self, end: End) -> bool:
-        """Has the peer acknowledged this end's first FIN?"""
-        return self.other(end).has_acked(end.fin_seq)
-
     def one_fin_acked(self) -> bool:
         """Exactly one FIN, acknowledged."""
         fins = [end for end in (self.client, self.server) if end.fin_seq is not None]
-        return len(fins) == 1 and self.fin_acked(fins[0])
+        return len(fins) == 1 and fins[0].fin_acked
 
     def close(self) -> str | None:
         """The column ``close``."""
@@ -291,7 +293,8 @@ class Record:
         gauges["connections"] = 1
         if self.attempt:
             gauges["half_open" if self.answered else "opening"] = 1
-        gauges["half_closed"] = int(self.one_fin_acked())
+        else:
+            gauges["half_closed"] = int(self.one_fin_acked())
         gauges["midstream"] = int(self.not_seen)
         return gauges
 

@@ -166,7 +166,7 @@ def data_columns(end: End, peer: End) -> dict:
     """Counts of what an end sent; its ``rtt_*`` are of the other end's data, which it acknowledged."""
     rtts = peer.rtts
     number, total, squares = len(rtts), sum(rtts), sum(rtt * rtt for rtt in rtts)
-    acked = end.acked - (1 if peer.has_acked(end.fin_seq) else 0)
+    acked = end.acked - end.fin_acked
     return {
         "packets": end.packets, "ip_bytes": end.ip_bytes, "payload_bytes": end.payload_bytes,
         "unique_bytes": end.unique, "pure_acks": end.pure_acks,

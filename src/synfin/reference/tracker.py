@@ -146,7 +146,7 @@ class Tracker:
         """The input clock stepped back: intervals in hand are cut, live records move with the clock."""
         self.steps += 1
         self.intervals.cut(old, old - self.settings.reorder)
-        self.intervals.begin = (new - self.settings.reorder) // self.settings.interval
+        self.intervals.begin = new - self.settings.reorder
         for record in self.live.values():
             record.restarted += new - old
             record.last_effective += new - old

@@ -16,6 +16,7 @@ from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile, read_ahead
 from synfin.sources.survey import Survey
 
 _LEAST_CHUNK_BYTES = 1 << 16
+_MOST_DROPS = 1 << 62  # a sum that the tracker can hold, whatever damaged captures claim
 
 
 class CaptureInput:
@@ -37,14 +38,14 @@ class CaptureInput:
     files : paths in path order; a packet's file_id is an index into it.
     interfaces : names of capture interfaces; a packet's interface_id is an index into it.
     bytes_total : bytes of the files on disk; None where a pipe is among them.
+    drops : packets that captures read to their end say were lost (pcapng statistics); None where none says.
 
     Notes
     -----
     Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
     """
 
-    drops: int | None = None  # a capture does not say what was lost
-    idle_clock_ns = 0  # and never keeps anyone waiting
+    idle_clock_ns = 0  # a capture never keeps anyone waiting
 
     def __init__(self, paths: Iterable[str | os.PathLike], *, strict: bool = False, chunk_bytes: int = CHUNK_BYTES):
         self.files: list[str] = []
@@ -54,12 +55,13 @@ class CaptureInput:
         self._merger = merge.Merger()
         self._open: dict[int, Reader] = {}
         self._past_bytes = 0
+        self.drops: int | None = None
         self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
-        paths = list(paths)
+        paths = [os.fspath(path) for path in paths]
         found = expand(paths)
         try:
-            if len(found) == 1 and [os.fspath(path) for path in paths] == found:
+            if len(found) == 1 and paths == found:
                 self._open_only(found[0])
             else:
                 self._open_set(found, paths)
@@ -83,8 +85,8 @@ class CaptureInput:
             raise NotACaptureError(f"{name} is not a capture: it looks like {looks}; {ACCEPTED}", path, 0)
         self._enter(reader, has_packet)
 
-    def _open_set(self, found: list[str], paths: list) -> None:
-        survey = Survey(self._report, self.interfaces)
+    def _open_set(self, found: list[str], paths: list[str]) -> None:
+        survey = Survey(self._report, self.interfaces, set(paths))
         self.bytes_total = 0
         for path in found:
             entry = survey.look(path, len(self.files))
@@ -98,8 +100,10 @@ class CaptureInput:
             if entry.reader is not None:
                 self._open[len(self.files) - 1] = entry.reader
         if not self.files:
-            skipped = "; ".join(f"{path}: {reason}" for path, reason in self._report.skipped[:3])
-            raise CaptureOpenError(f"no capture in {', '.join(map(str, paths))} ({skipped}); {ACCEPTED}", str(paths[0]))
+            reasons = [str(item) for item in self._report.broken]
+            reasons += [f"{path}: {reason}" for path, reason in self._report.skipped]
+            told = "; ".join(reasons[:3])
+            raise CaptureOpenError(f"no capture in {', '.join(paths)} ({told}); {ACCEPTED}", paths[0])
         self._waiting.sort(key=lambda item: item[:2], reverse=True)
         self._announce()
 
@@ -137,13 +141,18 @@ class CaptureInput:
                 return
         self._enter(reader, reader.first_packet(self.interfaces))
 
-    def _leave(self, reader: Reader) -> None:
+    def _leave(self, reader: Reader) -> bool:
+        # True when the capture has said how many packets were lost.
         self._note(reader)
+        lost = reader.capture.drops
+        if lost is not None:
+            self.drops = min((self.drops or 0) + lost, _MOST_DROPS)
         if broken := reader.broken():
             self._report.broken.append(broken)
         del self._open[reader.capture.file_id]
         self._past_bytes += reader.raw.bytes_read
         reader.close()
+        return lost is not None
 
     def _note(self, reader: Reader) -> None:
         entry = self._report.files[reader.capture.file_id]
@@ -153,6 +162,8 @@ class CaptureInput:
 
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
+
+        The batch is empty where a file has ended that changes `drops`.
 
         Raises CaptureOpenError when too many files overlap in time, ValueError after `close`.
         """
@@ -175,7 +186,8 @@ class CaptureInput:
             else:
                 reader = self._open[merger.first.file_id]
                 merger.leave()
-                self._leave(reader)
+                if self._leave(reader):
+                    break  # `drops` is told here, between the file's last packet and the next one, whatever the batches
         return True
 
     @property

@@ -39,10 +39,19 @@ cdef enum:
     MAX_CAPTURED = 262144    # libpcap's and Wireshark's bound for a packet of an ordinary link type
     MAX_CAPTURED_BUS = 1 << 27  # and for USB and D-Bus
     MAX_INTERFACES = 65536
+    MAX_STATISTICS = 1 << 16  # bytes; a longer block of statistics is passed over
+
+cdef extern from *:
+    """
+    #define SYNFIN_DROPS_MAX (UINT64_C(1) << 62)
+    """
+    # No count of lost packets; writers say "unknown" by all ones. Sums of two of them fit.
+    const uint64_t DROPS_MAX "SYNFIN_DROPS_MAX"
 
 # A capture interface of a pcapng section.
 cdef struct Interface:
     int64_t offset_s         # if_tsoffset
+    uint64_t drops           # packets that were lost on it, as far as its statistics say
     uint32_t snaplen         # 0: no limit
     int32_t run_id           # index in the run's list of interfaces
     uint16_t link_type
@@ -76,6 +85,8 @@ cdef struct Framer:
     uint32_t interface_capacity
     uint32_t skip_block      # length of the block that is being passed over, else 0
     uint32_t skip_left       # its bytes before the closing length
+    uint64_t drops           # packets that were lost on all interfaces of all sections, at most DROPS_MAX
+    bint knows_drops         # False: no statistics so far that count them
     const uint8_t* name      # of the newest interface; borrowed like a packet
     uint32_t name_len
 

@@ -223,6 +223,11 @@ cdef class OpenCapture:
         return self.c.framer.clamped
 
     @property
+    def drops(self):
+        """Packets that the capture's own statistics say were lost, so far; None where they do not say."""
+        return self.c.framer.drops if self.c.framer.knows_drops else None
+
+    @property
     def span_ns(self):
         """(first, last) clock of the packets given out; None before the first."""
         return (self.c.first_ns, self.c.last_ns) if self.c.given else None

@@ -1,11 +1,12 @@
-# The pcapng format (draft-ietf-opsawg-pcapng). Blocks that hold no packet and no interface are passed over without being
-# put together, so their size costs no memory.
+# The pcapng format (draft-ietf-opsawg-pcapng). Blocks that hold no packet, no interface and no statistics are passed over
+# without being put together, so their size costs no memory.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
 from synfin._core.types cimport PacketRef
 from synfin.sources.clock cimport PF_UNTIMED, TIME_MAX_NS
 from synfin.sources.frame cimport (
+    DROPS_MAX,
     FE_BLOCK_LENGTH,
     FE_BLOCK_SHORT,
     FE_BLOCK_TAIL,
@@ -22,6 +23,7 @@ from synfin.sources.frame cimport (
     FR_PACKET,
     MAX_INTERFACES,
     MAX_RECORD,
+    MAX_STATISTICS,
     Framed,
     Framer,
     Interface,
@@ -45,11 +47,14 @@ cdef enum:
     BT_INTERFACE = 1
     BT_PACKET = 2            # obsolete, still in old captures
     BT_SIMPLE = 3
+    BT_STATISTICS = 5
     BT_ENHANCED = 6
     OPT_END = 0
     OPT_IF_NAME = 2
     OPT_IF_TSRESOL = 9
     OPT_IF_TSOFFSET = 14
+    OPT_ISB_IFDROP = 5
+    OPT_ISB_OSDROP = 7
 
 
 cdef inline uint64_t _power10(uint32_t n) noexcept nogil:
@@ -139,6 +144,7 @@ cdef inline Framed _interface(Framer* f, const uint8_t* b, uint32_t size) noexce
     face.snaplen = load32(b + 12, f.big_endian)
     face.resolution = 6
     face.offset_s = 0
+    face.drops = 0
     face.run_id = -1
     f.name = NULL
     f.name_len = 0
@@ -161,6 +167,45 @@ cdef inline Framed _interface(Framer* f, const uint8_t* b, uint32_t size) noexce
         b += min(<size_t>_padded(length), <size_t>(end - b))
     f.interface_count += 1
     return FR_INTERFACE
+
+
+# Statistics of an interface (section 4.6): packets lost by the interface and by the operating system. Counts run from the
+# beginning of the capture, so the last block of an interface holds them all. Statistics that contradict themselves are
+# passed over: no packet depends on them. IN b: the whole block of `size` bytes.
+cdef inline void _statistics(Framer* f, const uint8_t* b, uint32_t size) noexcept nogil:
+    cdef const uint8_t* end = b + size - 4
+    cdef uint32_t number = load32(b + 8, f.big_endian), code, length
+    cdef uint64_t count, by_interface = 0, by_system = 0
+    cdef bint known = False
+    cdef Interface* face
+    if number >= f.interface_count:
+        return
+    face = &f.interfaces[number]
+    b += 20
+    while end - b >= 4:
+        code = load16(b, f.big_endian)
+        length = load16(b + 2, f.big_endian)
+        b += 4
+        if code == OPT_END:
+            break
+        if length > <size_t>(end - b):
+            return
+        if length == 8 and (code == OPT_ISB_IFDROP or code == OPT_ISB_OSDROP):
+            count = load64(b, f.big_endian)
+            if count <= DROPS_MAX:
+                known = True
+                if code == OPT_ISB_IFDROP:
+                    by_interface = count
+                else:
+                    by_system = count
+        b += min(<size_t>_padded(length), <size_t>(end - b))
+    if not known:
+        return
+    f.knows_drops = True
+    count = by_interface + by_system
+    if count > face.drops:
+        f.drops += min(count - face.drops, DROPS_MAX - f.drops)
+        face.drops = count
 
 
 # A packet of any of the three block types. IN b: the whole block of `size` bytes.
@@ -232,6 +277,13 @@ cdef inline uint32_t _least(uint32_t kind) noexcept nogil:
     return 16 if kind == BT_SIMPLE else 20
 
 
+# Must the block be put together? Statistics of an impossible size are not.
+cdef inline bint _is_read(uint32_t kind, uint32_t length) noexcept nogil:
+    if kind == BT_STATISTICS:
+        return 24 <= length <= MAX_STATISTICS
+    return kind in (BT_INTERFACE, BT_PACKET, BT_SIMPLE, BT_ENHANCED)
+
+
 cdef inline Framed pcapng_next(Framer* f, PacketRef* out) noexcept nogil:
     cdef const uint8_t* b
     cdef uint32_t kind, length, size, tail, seen
@@ -252,7 +304,7 @@ cdef inline Framed pcapng_next(Framer* f, PacketRef* out) noexcept nogil:
         if length < 12 or length > MAX_RECORD:
             return frame_fail(f, FE_BLOCK_LENGTH, length, 0)
         size = _padded(length)
-        if kind not in (BT_INTERFACE, BT_PACKET, BT_SIMPLE, BT_ENHANCED):
+        if not _is_read(kind, length):
             seen = 16 if kind == BT_SECTION else 8
             frame_consume(f, seen)
             f.skip_block = length
@@ -266,9 +318,13 @@ cdef inline Framed pcapng_next(Framer* f, PacketRef* out) noexcept nogil:
         tail = load32(b + size - 4, f.big_endian)
         if tail != length:
             return frame_fail(f, FE_BLOCK_TAIL, length, tail)
-        result = _interface(f, b, size) if kind == BT_INTERFACE else _packet(f, b, kind, size, out)
-        if f.error:
-            return result
+        if kind == BT_STATISTICS:
+            _statistics(f, b, size)
+        else:
+            result = _interface(f, b, size) if kind == BT_INTERFACE else _packet(f, b, kind, size, out)
+            if f.error:
+                return result
         frame_consume(f, size)
         f.offset += size
-        return result
+        if kind != BT_STATISTICS:
+            return result

@@ -41,7 +41,7 @@ class BrokenFile:
     Parameters
     ----------
     offset : bytes from its start, after decompression, to the record that could not be read; None if it was not opened.
-    kind : ``truncated`` (it ends early), ``corrupt`` or ``unreadable``.
+    kind : ``truncated`` (it ends early), ``corrupt``, ``unreadable``, or ``not a capture`` (and yet named itself).
     """
 
     path: str
@@ -91,9 +91,9 @@ class InputReport:
     ----------
     strict : a truncated capture counts as a failure even where it is the only one.
     files : captures in path order (by file_id).
-    skipped : (path, reason) of files that are no captures.
+    skipped : (path, reason) of files in folders and globs that are no captures.
     duplicates : (path, path of the same capture).
-    broken : captures that end early or are damaged.
+    broken : captures that end early or are damaged, and named files that are no captures.
     clock_counts : outliers, jumps and steps, by name; `incidents` holds the first 256.
     """
 
@@ -114,7 +114,8 @@ class InputReport:
     def failed(self) -> bool:
         """True when the run must end with exit code 1.
 
-        A capture that is damaged or cannot be read, one of several that breaks off, or, with `strict`, any that does.
+        A capture that is damaged or cannot be read, a file named beside captures that is none, one of several that
+        breaks off, or, with `strict`, any that does.
         """
         several = len(self.files) + len(self.duplicates) + len(self.skipped) > 1
         return any(item.kind != "truncated" or several or self.strict for item in self.broken)

@@ -95,11 +95,14 @@ class Survey:
     ----------
     report : where files that are skipped, doubled or broken before their first packet are named.
     interfaces : the run's capture interfaces.
+    named : paths that were named themselves. One of them that is no capture is a fault; in a folder or a glob it is
+        left out.
     """
 
-    def __init__(self, report: InputReport, interfaces: Interfaces):
+    def __init__(self, report: InputReport, interfaces: Interfaces, named: set[str]):
         self._report = report
         self._interfaces = interfaces
+        self._named = named
         self._by_inode: dict[tuple[int, int], str] = {}
         self._by_print: dict[bytes, list[str]] = {}
 
@@ -121,7 +124,10 @@ class Survey:
         path, size = reader.raw.path, reader.raw.size
         has_packet = reader.first_packet(self._interfaces)
         if looks := reader.foreign():
-            self._report.skipped.append((path, f"not a capture: looks like {looks}"))
+            if path in self._named:
+                self._report.broken.append(BrokenFile(path, 0, f"it looks like {looks}", "not a capture"))
+            else:
+                self._report.skipped.append((path, f"not a capture: looks like {looks}"))
             return None
         if not has_packet:
             if broken := reader.broken():
