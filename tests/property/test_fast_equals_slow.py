@@ -78,12 +78,11 @@ def test_splitting_a_capture_changes_nothing(folder, talk, pieces):
     if len(packets) < pieces or max(gaps) > 3_600 * 10**9:
         return
     size = -(-len(packets) // pieces)
+    cut = [packets[at : at + size] for at in range(0, len(packets), size)]
+    if len(set(map(tuple, cut))) < len(cut):
+        return  # a capture that is given twice is read once
     whole = fast([write_pcap(folder / "whole.cap", packets)], tracking)
-    paths = [
-        write_pcap(folder / f"part{number}.cap", packets[number * size : (number + 1) * size])
-        for number in range(pieces)
-        if packets[number * size : (number + 1) * size]
-    ]
+    paths = [write_pcap(folder / f"part{number}.cap", part) for number, part in enumerate(cut)]
     parts = fast(paths, tracking)
     for row in whole[0] + parts[0]:
         row["first_file"] = row["first_packet"] = None
