@@ -132,6 +132,17 @@ def test_a_fin_before_the_handshake_is_complete_counts_from_then_on(agreed):
     assert (state_of(row, d.a), state_of(row, d.b)) == ("FIN-WAIT-2", "CLOSE-WAIT")
 
 
+def test_a_fin_that_the_tap_shows_before_its_senders_synack_moves_the_sender(agreed):
+    d = Dialogue()
+    d.syn(d.a)
+    d.send(d.b, "FA", seq=d.b.isn + 1)
+    d.synack(d.b)
+    d.ack(d.a, ack=d.b.isn + 1)
+    d.ack(d.a)
+    (row,) = agreed(d)
+    assert (state_of(row, d.a), state_of(row, d.b)) == ("CLOSE-WAIT", "FIN-WAIT-2")
+
+
 def test_an_isn_known_from_the_peers_synack_begins_no_new_record(agreed):
     d = Dialogue()
     d.synack(d.b, ack=d.a.isn + 1)

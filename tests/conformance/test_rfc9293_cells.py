@@ -292,30 +292,6 @@ def _(d):
     return d.a
 
 
-@route("RCV_ACK_OF_FIN", "ESTABLISHED")
-def _(d):
-    """A FIN that passed before its sender's SYN-ACK said nothing of the state; its ACK comes in ESTABLISHED."""
-    d.syn(d.a)
-    d.send(d.b, "FA", seq=d.b.isn + 1)
-    d.synack(d.b)
-    d.ack(d.a, ack=d.b.isn + 1)
-    d.ack(d.a)
-    return d.b
-
-
-@route("RCV_ACK_OF_FIN", "CLOSE-WAIT")
-def _(d):
-    """The same, and the end has meanwhile acknowledged the peer's FIN."""
-    d.syn(d.a)
-    d.send(d.b, "FA", seq=d.b.isn + 1)
-    d.synack(d.b)
-    d.ack(d.a, ack=d.b.isn + 1)
-    d.fin(d.a, ack=d.b.isn + 1)
-    d.ack(d.b)
-    d.ack(d.a)
-    return d.b
-
-
 #: Cells that no packets reach, and why.
 UNREACHABLE = {
     **{(e, "LISTEN"): "an end is taken to be in LISTEN only as the passive one" for e in ("SND_RST", "RCV_RST")},
@@ -325,6 +301,10 @@ UNREACHABLE = {
     },
     ("SND_ACK_OF_FIN", "SYN-SENT"): "it acknowledges the SYN, too, and has moved on before",
     ("RCV_ACK_OF_FIN", "SYN-RECEIVED"): "the SYN is acknowledged, too: the end has moved on before",
+    **{
+        ("RCV_ACK_OF_FIN", state): "who sent a FIN, even before the handshake was complete, has left the state"
+        for state in ("ESTABLISHED", "CLOSE-WAIT")
+    },
     **{
         ("TIME_2MSL", state): "no packet: the row keeps the states that the last packet left; "
         "test_rfc9293_figures.py sees TIME-WAIT end in the gauges"
