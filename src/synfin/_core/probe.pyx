@@ -128,13 +128,14 @@ def address_text(int version, bytes address not None) -> str:
     return text[:format_ipv6(text, <const uint8_t*>packed)].decode("ascii")
 
 
-def packets_between(PacketBatch batch not None, set ends not None) -> list:
+def packets_between(PacketBatch batch not None, set ends not None, uint16_t flags = 0) -> list:
     """Which packets of a batch are segments between two of the given ends.
 
     Parameters
     ----------
     ends : a set of bytes: the smaller end's address and the other's, 16 bytes each (IPv4: the first 4, the rest 0), then
         both ports in the same order, as the machine's own uint16. (Smaller: by address, then by port.)
+    flags : TCP flags of which a segment must have one; 0 for all segments.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def packets_between(PacketBatch batch not None, set ends not None) -> list:
     cdef uint32_t i
     found = []
     for i in range(batch.c.count):
-        if decode_packet(&batch.c.packets[i], &segment) == VD_SEGMENT:
+        if decode_packet(&batch.c.packets[i], &segment) == VD_SEGMENT and (not flags or segment.flags & flags):
             key_of(&segment, False, 0, &key)
             if (<const char*>key.addr)[:36] in ends:
                 found.append(i)

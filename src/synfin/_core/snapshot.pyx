@@ -13,6 +13,8 @@ from synfin._core.sink cimport WIDTH_BIT, AddressBook, ColumnBuffer, Sink
 from synfin import schema
 
 _KINDS = [column.kind for column in schema.FLOWS]
+_VALUES = {"bool": (False, True), **{f"enum:{name}": values for name, values in schema.ENUMS.items()}}
+_PLAN = [(column.name, _VALUES.get(column.kind), column.kind == "text") for column in schema.FLOWS]
 _PHASES = ("free", "syn", "synack", "open", "one_sided", "closing", "closed", "reset")  # PH_*
 
 
@@ -34,19 +36,16 @@ cdef object _value(const ColumnBuffer* column):
 
 cdef dict _row(const Sink* sink, list files, list interfaces):
     cdef int i
+    cdef tuple values
+    cdef dict texts = {"first_file": files, "interface": interfaces}
     row = {}
-    for i in range(len(schema.FLOWS)):
-        name, kind = schema.FLOWS[i][:2]
+    for i, (name, values, is_text) in enumerate(_PLAN):
         value = _value(&sink.columns[i])
-        if value is None:
-            pass
-        elif kind == "bool":
-            value = bool(value)
-        elif kind.startswith("enum:"):
-            value = schema.ENUMS[kind[5:]][value]
-        elif kind == "text":
-            texts = {"first_file": files, "interface": interfaces}.get(name)
-            value = _address(&sink.addresses, value) if texts is None else texts[value]
+        if value is not None:
+            if values is not None:
+                value = values[value]
+            elif is_text:
+                value = texts[name][value] if name in texts else _address(&sink.addresses, value)
         row[name] = value
     return row
 

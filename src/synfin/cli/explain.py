@@ -99,8 +99,9 @@ def _find(captures: tuple[str, ...], settings: Settings, selection: Selection, f
         found = find(run, selection, first or (_MATCHES if selection else _LISTED))
     if "-" in captures:
         os.lseek(sys.stdin.fileno(), start, os.SEEK_SET)
-    if not run.outcome.complete:
-        click.echo(f"synfin: {run.outcome.error()}; what was read before it is shown", err=True)
+    for broken in run.report.broken:
+        at = "" if broken.offset is None else f", byte {broken.offset:,}"
+        click.echo(f"synfin: {broken.path}{at}: {broken.kind}: {broken.reason}; what came before is explained", err=True)
     return found, run.outcome.complete
 
 
@@ -123,25 +124,21 @@ def _list(found: Found, as_json: bool) -> None:
 def _explain(captures: tuple[str, ...], settings: Settings, found: Found, options: dict[str, Any]) -> None:
     from synfin.cli.progress import Progress
     from synfin.explain.render import Json, Record, Text
-    from synfin.explain.steps import Playback, final_rows
+    from synfin.explain.steps import Playback, final_rows, identity
     from synfin.output.render import number
     from synfin.sources.captures import CaptureInput
 
     writer = Json() if options["as_json"] else Text(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
-    records = {row["flow_id"]: Record(row, writer.step) for row in found.rows}
-    only = options["only"]
-
-    def wanted(step: Step) -> bool:
-        return not only or bool(step.segment["flags"] & only)
+    records = {identity(row): Record(row, writer.step) for row in found.rows}
 
     def tell(step: Step) -> None:
-        records[step.row["flow_id"]].tell(step, wanted)
+        records[identity(step.row)].tell(step)
 
     with Progress() as progress:
-        run = Playback(CaptureInput(list(captures)), settings, found.rows, tell, progress.tick)
+        run = Playback(CaptureInput(list(captures)), settings, found.rows, tell, flags=options["only"], tick=progress.tick)
         progress.watch(run)
         rows = final_rows(run, records.keys())
-    told = [(record, rows.get(flow_id)) for flow_id, record in records.items()]
+    told = [(record, rows[name]) for name, record in records.items() if name in rows]
 
     def out(text: str) -> None:
         click.echo(text, nl=False)

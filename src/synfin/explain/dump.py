@@ -6,7 +6,17 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-_FLAGS = ((0x01, "F"), (0x02, "S"), (0x04, "R"), (0x08, "P"), (0x10, "."), (0x20, "U"), (0x40, "E"), (0x80, "W"), (0x100, "e"))
+_FLAGS = (
+    (0x01, "F"),
+    (0x02, "S"),
+    (0x04, "R"),
+    (0x08, "P"),
+    (0x10, "."),
+    (0x20, "U"),
+    (0x40, "E"),
+    (0x80, "W"),
+    (0x100, "e"),
+)
 _SYN_FIN_RST = 0x07
 
 
@@ -19,19 +29,34 @@ def _sack(value: bytes) -> str:
     if len(value) % 8:
         return " invalid sack"
     edges = struct.unpack(f"!{len(value) // 4}I", value)
-    return f" {len(value) // 8} " + "".join(f"{{{low}:{high}}}" for low, high in zip(edges[::2], edges[1::2], strict=True))
+    return f" {len(value) // 8} " + "".join(
+        f"{{{low}:{high}}}" for low, high in zip(edges[::2], edges[1::2], strict=True)
+    )
+
+
+def _hexadecimal(value: bytes) -> str:
+    return f" 0x{value.hex()}" if value else ""
+
+
+def _number(value: bytes) -> str:
+    return f" {int.from_bytes(value)}"
 
 
 #: Kind -> name, length of the value (None: any), the value as text.
 _OPTIONS: dict[int, tuple[str, int | None, Callable[[bytes], str]]] = {
-    2: ("mss", 2, lambda value: f" {int.from_bytes(value)}"),
-    3: ("wscale", 1, lambda value: f" {value[0]}"),
+    2: ("mss", 2, _number),
+    3: ("wscale", 1, _number),
     4: ("sackOK", 0, lambda value: ""),
     5: ("sack", None, _sack),
     8: ("TS", 8, lambda value: " val {} ecr {}".format(*struct.unpack("!II", value))),
+    6: ("echo", 4, _number),
+    7: ("echoreply", 4, _number),
+    11: ("cc", 4, _number),
+    12: ("ccnew", 4, _number),
+    13: ("ccecho", 4, _number),
     34: ("tfo", None, lambda value: f"  cookie {value.hex()}" if value else "  cookiereq"),
 }
-_NAMES = {6: "echo", 7: "echoreply", 11: "cc", 12: "ccnew", 13: "ccecho", 19: "md5", 28: "uto", 29: "tcp-ao", 30: "mptcp", 254: "exp"}  # fmt: skip
+_NAMES = {19: "md5", 28: "uto", 29: "tcp-ao", 30: "mptcp", 254: "exp"}
 
 
 def options_text(raw: bytes) -> str:
@@ -55,10 +80,8 @@ def options_text(raw: bytes) -> str:
 
 
 def _option(kind: int, value: bytes) -> str:
-    name, length, text = _OPTIONS.get(kind, (_NAMES.get(kind, f"unknown-{kind}"), None, None))
-    if text is not None and length in (None, len(value)):
-        return name + text(value)
-    return f"{name} 0x{value.hex()}" if value else name
+    name, length, text = _OPTIONS.get(kind, (_NAMES.get(kind, f"unknown-{kind}"), None, _hexadecimal))
+    return name + (text if length in (None, len(value)) else _hexadecimal)(value)
 
 
 def segment_text(segment: dict[str, Any], source: str, target: str) -> tuple[str, str, str]:

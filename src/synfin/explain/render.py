@@ -57,8 +57,6 @@ def step_facts(step: Step, start_ns: int, seen: Row) -> dict[str, Any]:
     }
 
 
-
-
 class Record:
     """What is said of one record, kept aside until its end.
 
@@ -73,16 +71,15 @@ class Record:
         self._write = write
         self._start_ns: int | None = None
         self._last: dict[str, Any] | None = None
-        self._text: IO[str] = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8", newline="")
+        self._text: IO[str] = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8", newline="")  # noqa: SIM115
 
-    def tell(self, step: Step, wanted: Callable[[Step], bool]) -> None:
+    def tell(self, step: Step) -> None:
         """Take one segment."""
         if self._start_ns is None:
             self._start_ns = step.time_ns if step.row["first_packet"] == step.number else step.row["first_seen"]
-        if wanted(step):
-            facts = step_facts(step, self._start_ns, self.seen)
-            self._text.write(self._write(facts, self._last))
-            self._last = facts
+        facts = step_facts(step, self._start_ns, self.seen)
+        self._text.write(self._write(facts, self._last))
+        self._last = facts
 
     def copy(self, out: Callable[[str], None]) -> None:
         """Write everything that was told."""
@@ -184,15 +181,14 @@ class Text:
             ]
         return "".join(lines)
 
-    def document(self, records: Iterable[tuple[Record, Row | None]], out: Callable[[str], None]) -> None:
+    def document(self, records: Iterable[tuple[Record, Row]], out: Callable[[str], None]) -> None:
         """All records, one after another."""
         for i, (record, row) in enumerate(records):
             if i:
                 out("\n" + "-" * min(self.width, 100) + "\n\n")
-            out(self.head(row or record.seen))
+            out(self.head(row))
             record.copy(out)
-            if row is not None:
-                out(self.tail(row))
+            out(self.tail(row))
 
 
 def _fill(text: str, width: int, first: str, other: str) -> list[str]:
@@ -211,14 +207,15 @@ class Json:
         """A segment as an element of an array."""
         return ("" if last is None else ",\n") + "   " + json.dumps(facts)
 
-    def document(self, records: Iterable[tuple[Record, Row | None]], about: dict[str, Any], out: Callable[[str], None]) -> None:
+    def document(
+        self, records: Iterable[tuple[Record, Row]], about: dict[str, Any], out: Callable[[str], None]
+    ) -> None:
         """Everything; `about` stands beside the records."""
         out("{\n")
         for name, value in about.items():
             out(f" {json.dumps(name)}: {json.dumps(value)},\n")
         out(' "connections": [')
         for i, (record, row) in enumerate(records):
-            row = row or record.seen
             out(("," if i else "") + f'\n  {{"flow_id": {row["flow_id"]}, "segments": [\n')
             record.copy(out)
             out(f'\n  ],\n  "verdicts": {json.dumps(verdicts(row))},\n  "row": {json.dumps(row)}}}')

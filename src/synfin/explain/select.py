@@ -22,7 +22,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: What the first pass asks of the tracker.
 COLUMNS = (
-    "flow_id", "first_seen", "first_packet", "ip_version", "client_ip", "client_port", "server_ip", "server_port",
+    "flow_id", "first_seen", "first_file", "first_packet", "ip_version", "client_ip", "client_port", "server_ip", "server_port",
     "handshake", "close", "end_reason", "client_packets", "server_packets",
 )  # fmt: skip
 
@@ -37,7 +37,9 @@ class Endpoint:
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """``10.0.0.1``, ``10.0.0.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``. Raises ConfigError."""
-        match = re.fullmatch(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d{1,5}))?|(?P<four>[^:]+)(?::(?P<port4>\d{1,5}))?", text)
+        match = re.fullmatch(
+            r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d{1,5}))?|(?P<four>[^:]+)(?::(?P<port4>\d{1,5}))?", text
+        )
         host, port = (match["six"] or match["four"], match["port6"] or match["port4"]) if match else (text, None)
         try:
             address = ipaddress.ip_address(host)

@@ -6,6 +6,7 @@ import ipaddress
 import struct
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from synfin._core import probe
@@ -51,13 +52,13 @@ class Step:
         """The segment's address, ``src`` or ``dst``, as rows write it."""
         return probe.address_text(self.segment["ip_version"], self.segment[side])
 
-    @property
+    @cached_property
     def sender(self) -> str:
         """``client`` or ``server``, as the record has it after the segment."""
         client = self.row["client_ip"], self.row["client_port"]
         return "client" if (self.address("src"), self.segment["src_port"]) == client else "server"
 
-    @property
+    @cached_property
     def receiver(self) -> str:
         """The other one."""
         return _PEER[self.sender]
@@ -86,6 +87,14 @@ def turned(snapshot: Snapshot) -> Snapshot:
     return {**snapshot, "row": row, "client": snapshot["server"], "server": snapshot["client"]}
 
 
+Identity = tuple[int, str, int]
+
+
+def identity(row: dict[str, Any]) -> Identity:
+    """What tells a record from all others: a capture that repeats itself has records with one flow_id."""
+    return row["flow_id"], row["first_file"], row["first_packet"]
+
+
 def ends_key(row: dict[str, Any]) -> bytes:
     """Both ends of a row as `probe.packets_between` takes them."""
     ends = sorted(
@@ -100,8 +109,9 @@ class Playback(Run):
     Parameters
     ----------
     source, settings, tick : as for `Run`.
-    rows : rows of the chosen records (flow_id and ends), from an earlier run over the same input.
+    rows : rows of the chosen records (identity and ends), from an earlier run over the same input.
     tell : called with each Step of a chosen record, in input order.
+    flags : TCP flags of which a segment must have one to be told of; 0 for all segments.
 
     Notes
     -----
@@ -114,15 +124,19 @@ class Playback(Run):
         settings: Settings,
         rows: Iterable[dict[str, Any]],
         tell: Callable[[Step], None],
+        *,
+        flags: int = 0,
         tick: Callable[[], None] | None = None,
     ):
         super().__init__(source, settings, interval_columns=[], tick=tick)
         rows = list(rows)
-        self._chosen: Collection[int] = {row["flow_id"] for row in rows}
+        self._chosen = {identity(row) for row in rows}
         self._ends = {ends_key(row) for row in rows}
+        self._flags = flags
         self._tell = tell
-        self._parts: list[tuple[PacketBatch, bool]] = []  # what is left of the batch in hand; whether it is one to watch
-        self._before: tuple[Snapshot | None] | None = None  # of the packet in hand, once it was looked at
+        # What is left of the batch in hand, and whether it is one packet to tell of; what stood before that packet.
+        self._parts: list[tuple[PacketBatch, bool]] = []
+        self._before: tuple[Snapshot | None] | None = None
 
     def track(self, batch: PacketBatch) -> bool:
         """As in any run, but in parts: runs of packets that are nobody's concern, and single ones that are."""
@@ -145,7 +159,7 @@ class Playback(Run):
 
     def _split(self, batch: PacketBatch) -> Iterable[tuple[PacketBatch, bool]]:
         done = 0
-        for at in probe.packets_between(batch, self._ends):
+        for at in probe.packets_between(batch, self._ends, self._flags):
             if at > done:
                 yield batch.part(done, at), False
             yield batch.part(at, at + 1), True
@@ -155,14 +169,14 @@ class Playback(Run):
 
     def _note(self, part: PacketBatch, before: Snapshot | None) -> None:
         after = self.tracker.snapshot(part, 0)
-        if after is None or after["row"]["flow_id"] not in self._chosen:
+        if after is None or identity(after["row"]) not in self._chosen:
             return
         data, time_ns, _, number, file_id, _, link_type, wire_len, _ = part.packets()[0]
         segment = probe.decode(data, link_type, wire_len)
         if not isinstance(segment, dict):  # a record was found for it, so it is one
             raise AssertionError(segment)
         ended = None
-        if before is not None and before["row"]["flow_id"] != after["row"]["flow_id"]:
+        if before is not None and identity(before["row"]) != identity(after["row"]):
             ended, before = before["row"]["flow_id"], None
         if before is not None and _client(before) != _client(after):
             before = turned(before)
@@ -173,8 +187,8 @@ def _client(snapshot: Snapshot) -> tuple[str, int]:
     return snapshot["row"]["client_ip"], snapshot["row"]["client_port"]
 
 
-def final_rows(run: Run, chosen: Collection[int]) -> dict[int, dict[str, Any]]:
-    """Play a run to its end; the final rows of the chosen records by flow_id, every column, instants as ns since 1970."""
+def final_rows(run: Run, chosen: Collection[Identity]) -> dict[Identity, dict[str, Any]]:
+    """Play a run to its end; the final rows of the chosen records by identity, every column, instants as ns since 1970."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -184,8 +198,10 @@ def final_rows(run: Run, chosen: Collection[int]) -> dict[int, dict[str, Any]]:
     instants = [column.name for column in FLOWS if column.kind == "instant"]
     for _, block in run.blocks():
         batch = layout.batch(block)
-        batch = batch.filter(pc.is_in(batch["flow_id"], value_set=pa.array(sorted(chosen), pa.int64())))
+        batch = batch.filter(
+            pc.is_in(batch["flow_id"], value_set=pa.array([flow_id for flow_id, _, _ in chosen], pa.int64()))
+        )
         for name in instants:
             batch = batch.set_column(batch.schema.get_field_index(name), name, batch[name].view(pa.int64()))
-        rows |= {row["flow_id"]: row for row in batch.to_pylist()}
+        rows |= {identity(row): row for row in batch.to_pylist()}
     return rows

@@ -79,8 +79,8 @@ def _duration(column: str, words: str) -> Callable[[Row], str | None]:
     return lambda row: None if row[column] is None else f"{duration(row[column])} {words}"
 
 
-def _count(column: str, noun: str, words: str, least: int = 1) -> Callable[[Row], str | None]:
-    return lambda row: f"{number(row[column], noun)} {words}" if (row[column] or 0) >= least else None
+def _count(column: str, nouns: str, words: str, least: int = 1) -> Callable[[Row], str | None]:
+    return lambda row: f"{number(row[column], *nouns.split('/'))} {words}" if (row[column] or 0) >= least else None
 
 
 def _time_wait(row: Row) -> str | None:
@@ -106,7 +106,7 @@ VERDICTS: tuple[tuple[str, Callable[[Row], str | None], str], ...] = (
     ("syn_count", _count("syn_count", "SYN", "with one ISN", 2), "SPEC 3.2"),
     ("rtt_server_ns", _rtt("server"), "SPEC 4"),
     ("rtt_client_ns", _rtt("client"), "SPEC 4"),
-    ("odd_syns", _count("odd_syns", "SYN or SYN-ACK", "that belong to no opening of this record"), "SPEC 3.2"),
+    ("odd_syns", _count("odd_syns", "SYN or SYN-ACK/SYNs or SYN-ACKs", "that open nothing in this record"), "SPEC 3.2"),
     ("odd_segments", _count("odd_segments", "segment", "that did not fit and changed nothing"), "SPEC 3.4; RFC 9293 3.10.7.4"),
     ("rst_rejected", _count("rst_rejected", "RST", "rejected"), "SPEC 3.4; RFC 9293 3.5.3, RFC 5961 3"),
     ("close", _named("close", _CLOSES), "SPEC 4"),

@@ -25,8 +25,7 @@ def distance(low: int, high: int) -> int:
 
 
 def _end(step: Step) -> int:
-    segment = step.segment
-    return segment["seq"] + segment["payload_bytes"] + bool(segment["flags"] & FIN)
+    return step.segment["seq"] + step.segment["payload_bytes"] + bool(step.segment["flags"] & FIN)
 
 
 def _own(step: Step, name: str) -> int:
@@ -76,7 +75,9 @@ def _turned(step: Step) -> str | None:
 
 def _late(step: Step) -> str | None:
     if step.had("handshake") == "not_seen" and step.row["handshake"] == "complete":
-        return f"comes late: its ISN {step.segment['seq']} is just before where the stream began, so it opened this record"
+        return (
+            f"comes late: its ISN {step.segment['seq']} is just before where the stream began, so it opened this record"
+        )
     return None
 
 
@@ -132,7 +133,9 @@ def _resent_syn(step: Step) -> str | None:
 def _offers(step: Step) -> str | None:
     offers = []
     if step.became("fast_open") in ("cookie_request", "data"):
-        offers.append("a Fast Open cookie is asked for" if step.row["fast_open"] == "cookie_request" else "with Fast Open data")
+        offers.append(
+            "a Fast Open cookie is asked for" if step.row["fast_open"] == "cookie_request" else "with Fast Open data"
+        )
     if str(step.became("ecn")).endswith("offered"):
         offers.append(f"ECN {step.row['ecn']}")
     if step.became("mptcp") == "offered":
@@ -140,7 +143,13 @@ def _offers(step: Step) -> str | None:
     return ", ".join(offers) or None
 
 
-SYNS: Table = (("held", _held), ("odd_syn", _odd_syn), ("syn", _first_syn), ("resent_syn", _resent_syn), ("offers", _offers))
+SYNS: Table = (
+    ("held", _held),
+    ("odd_syn", _odd_syn),
+    ("syn", _first_syn),
+    ("resent_syn", _resent_syn),
+    ("offers", _offers),
+)
 
 # ------------------------------------------------------------------------------------------------ SYN-ACK
 
@@ -232,12 +241,14 @@ def _where(away: int, window: int) -> str:
 def _resets(step: Step) -> str | None:
     if _own(step, "rst_count") <= 0 or step.grew("rst_rejected") > 0:
         return None
+    if step.after["phase"] != "reset" or (step.before and step.before["phase"] == "reset"):
+        return "RST"
     return {
         "refused": "refuses the attempt",
         "aborted": "aborts the attempt",
         "rst": "resets the connection",
         "rst_after_fin": "resets the connection after a FIN",
-    }.get(step.became("handshake") or step.became("close"), "RST")
+    }.get(step.row["handshake"] if step.after["attempt"] else step.row["close"], "RST")
 
 
 RSTS: Table = (("rst_rejected", _rejected), ("rst", _resets))
@@ -259,7 +270,9 @@ def _odd(step: Step) -> str | None:
         if below > 0:
             return f"not acceptable: ends {number(below, 'byte')} below the {step.receiver}'s window; changes nothing"
         if beyond > 0:
-            return f"not acceptable: begins {number(beyond, 'byte')} beyond the {step.receiver}'s window; changes nothing"
+            return (
+                f"not acceptable: begins {number(beyond, 'byte')} beyond the {step.receiver}'s window; changes nothing"
+            )
     return "not acceptable: a FIN below data that was acknowledged; changes nothing"
 
 
@@ -316,7 +329,9 @@ def _fin(step: Step) -> str | None:
     if _mine(step.before, step).get("fin_seq") is not None:
         first = step.row[f"{step.sender}_fin"]
         same = step.before and _mine(step.before, step)["fin_seq"] == (_end(step) - 1) % 2**32
-        return f"resent FIN, {_seconds(step.time_ns - first)} after the first" if same else "another FIN, beyond the first"
+        return (
+            f"resent FIN, {_seconds(step.time_ns - first)} after the first" if same else "another FIN, beyond the first"
+        )
     if _theirs(step.after, step)["fin_seq"] is None:
         return "closes (FIN)"
     if step.had("closer") not in (None, step.row["closer"]) and step.row["closer"] == step.sender:
@@ -364,7 +379,9 @@ def words(step: Step) -> list[tuple[str, str]]:
     table = RSTS if flags & RST else OTHERS if not flags & SYN else SYNACKS if flags & ACK else SYNS
     said = [(name, rule(step)) for part in (BORDERS, table, RESULTS) for name, rule in part]
     told = [(name, text) for name, text in said if text]
-    return told or [("ack", "acknowledges nothing new") if flags & ACK else ("nothing", "changes nothing that the record holds")]
+    return told or [
+        ("ack", "acknowledges nothing new") if flags & ACK else ("nothing", "changes nothing that the record holds")
+    ]
 
 
 def round_trips(step: Step) -> list[dict[str, Any]]:
