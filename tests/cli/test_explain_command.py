@@ -128,6 +128,14 @@ def test_json_holds_every_segment(synfin, capture):
     assert all(connection["verdicts"] for connection in report["connections"])
 
 
+def test_segments_of_a_long_connection_stay_in_order(synfin, tmp_path):
+    d = Dialogue().handshake()
+    for _ in range(500):
+        d.data(d.a, 10)
+    report = json.loads(synfin("explain", write_pcap(tmp_path / "long.pcap", d.packets), "--json")[1])
+    assert [segment["packet"] for segment in report["connections"][0]["segments"]] == list(range(1, 504))
+
+
 def test_only_some_segments(synfin, capture):
     report = json.loads(synfin("explain", capture, "--first", "9", "--json", "--only", "fin,rst")[1])
     flags = [s["segment"].split("[")[1].split("]")[0] for c in report["connections"] for s in c["segments"]]

@@ -234,7 +234,7 @@ def test_resets_that_are_rejected(tmp_path):
         "server resets the connection",
         "server after the close; RST rejected: SEQ is not the client's highest ACK 5001, and lies below what its sender "
         "has sent",
-        "server after the close; RST",
+        "server after the close; a further RST",
     ]
 
 
@@ -283,7 +283,7 @@ def test_segments_that_do_not_fit(tmp_path):
     d.data(d.b, 10, seq=5001 + 65535 + 3)
     d.data(d.b, 10, seq=5001 - 65535 - 13)
     assert words(one(tmp_path, d))[1:] == [
-        "server does not fit this attempt (a leftover of an older connection): changes nothing",
+        "server does not fit an attempt, in which only an ACK of exactly the SYN does: changes nothing",
         "server not acceptable: acknowledges 77, the client's ISN is 1000; changes nothing",
         "server answers with ISN 5000; acknowledges ISN 1000+1",
         "client acknowledges ISN 5000+1; the handshake is complete",
@@ -326,7 +326,7 @@ def test_a_record_that_is_turned_round(tmp_path):
     assert [facts["sender"] for facts in record.facts] == ["server", "client", "client"]
     assert (
         words(record)[0]
-        == "server no opening was seen; first_packet says who is the client; sends 10 bytes, its first data"
+        == "server no opening was seen (client and server by the rule first_packet); sends 10 bytes, its first data"
     )
     assert words(record)[2] == (
         "client tells who the client is (syn); comes late: its ISN 1000 is just before where the stream began, so it "
@@ -369,3 +369,63 @@ def test_a_capture_that_repeats_itself_has_its_records_told_apart(tmp_path):
     assert first.row["flow_id"] == second.row["flow_id"]
     assert (len(first.steps), len(second.steps)) == (7, 7)
     assert words(second)[0] == "client opens with ISN 1000"
+
+
+def test_what_is_kept_aside_comes_back_in_order():
+    from synfin.explain.render import Spool
+
+    spool = Spool()
+    texts = ["ä" * 3, "", "second\n" * 1000, "µs"]
+    places = [spool.put(text) for text in texts]
+    assert [spool.get(place) for place in places] == texts
+    assert spool.get(places[0]) == texts[0]
+    assert spool.get(spool.put("last")) == "last"
+
+
+#: Dialogues of which each rule of a kind speaks once: what is said of the last segment.
+SINGLE = {
+    "split": (lambda d: (d.syn(d.a), d.ack(d.b), d.syn(d.b)), "opens with ISN 5000 after a bare ACK: split handshake"),
+    "data in a SYN": (
+        lambda d: (d.syn(d.a, 100, opts=options(fast_open=b"12345678")), d.synack(d.b)),
+        "answers with ISN 5000; acknowledges ISN 1000+1 and 100 bytes beyond it; accepts the SYN's data",
+    ),
+    "offers": (
+        lambda d: d.syn(d.a, extra="EC", opts=options(mptcp=b"\x00\x01", fast_open=b"")),
+        "opens with ISN 1000; a Fast Open cookie is asked for, ECN offered, Multipath TCP offered",
+    ),
+    "abort": (lambda d: (d.syn(d.a), d.rst(d.a)), "aborts the attempt"),
+    "old SYN": (
+        lambda d: (d.handshake().close(), d.syn(d.a)),
+        "after the close; an old SYN: its ISN is known; changes nothing",
+    ),
+    "end of TIME-WAIT": (
+        lambda d: (d.handshake().close(), d.rst(d.b)),
+        "after the close; a further RST; ends TIME-WAIT (reset)",
+    ),
+    "reset after FIN": (lambda d: (d.handshake(), d.fin(d.a), d.rst(d.b)), "resets the connection after a FIN"),
+    "half-closed data": (
+        lambda d: (d.handshake(), d.fin(d.a), d.ack(d.b), d.data(d.b, 7)),
+        "sends 7 bytes, its first data",
+    ),
+    "data with FIN": (
+        lambda d: (d.handshake(), d.fin(d.a, 7)),
+        "sends 7 bytes, its first data; closes (FIN)",
+    ),
+    "swapped FINs": (
+        lambda d: (d.handshake(), d.fin(d.b, ack=1002), d.fin(d.a, seq=1001, ack=5001)),
+        "closes (FIN); it was sent before the other end's, which acknowledges it: the tap swapped them; "
+        "its acknowledgement came to the tap before it",
+    ),
+    "ACK beyond": (
+        lambda d: (d.handshake(), d.data(d.a, 100), d.ack(d.b, ack=1151)),
+        "acknowledges 150 bytes, 50 of them not captured so far",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_what_one_segment_did(tmp_path, name):
+    play, said = SINGLE[name]
+    d = Dialogue()
+    play(d)
+    assert words(one(tmp_path, d))[-1].partition(" ")[2] == said

@@ -123,13 +123,14 @@ def _list(found: Found, as_json: bool) -> None:
 
 def _explain(captures: tuple[str, ...], settings: Settings, found: Found, options: dict[str, Any]) -> None:
     from synfin.cli.progress import Progress
-    from synfin.explain.render import Json, Record, Text
+    from synfin.explain.render import Json, Record, Spool, Text
     from synfin.explain.steps import Playback, final_rows, identity
     from synfin.output.render import number
     from synfin.sources.captures import CaptureInput
 
     writer = Json() if options["as_json"] else Text(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
-    records = {identity(row): Record(row, writer.step) for row in found.rows}
+    spool = Spool()
+    records = {identity(row): Record(row, writer.step, spool) for row in found.rows}
 
     def tell(step: Step) -> None:
         records[identity(step.row)].tell(step)

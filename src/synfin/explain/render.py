@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import Any
 
 from synfin.explain.dump import segment_text
 from synfin.explain.steps import Step
@@ -19,7 +20,7 @@ from synfin.output.render import endpoint, instant
 Row = dict[str, Any]
 Piece = tuple[str, str]  # text and its style; "" for plain
 
-_SPOOLED_BYTES = 1 << 16
+_HELD_CHARACTERS = 1 << 14
 _INDENT = 18
 _STATE = 12
 _SIDES = ("client", "server")
@@ -57,36 +58,60 @@ def step_facts(step: Step, start_ns: int, seen: Row) -> dict[str, Any]:
     }
 
 
+class Spool:
+    """Text kept aside, in one temporary file for all records."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the last reference)
+
+    def put(self, text: str) -> tuple[int, int]:
+        """Keep a text; the answer gives it back."""
+        at = self._file.seek(0, os.SEEK_END)
+        return at, self._file.write(text.encode())
+
+    def get(self, place: tuple[int, int]) -> str:
+        """A text by what `put` answered."""
+        self._file.seek(place[0])
+        return self._file.read(place[1]).decode()
+
+
 class Record:
     """What is said of one record, kept aside until its end.
 
     Parameters
     ----------
     seen : its row of an earlier run.
-    write : makes text of one segment's facts.
+    write : makes text of one segment's facts and those of the one before it (None: it is the first).
+    spool : where text goes that would take much memory.
     """
 
-    def __init__(self, seen: Row, write: Callable[[dict[str, Any], dict[str, Any] | None], str]):
-        self.seen = seen
+    def __init__(self, seen: Row, write: Callable[[dict[str, Any], dict[str, Any] | None], str], spool: Spool):
+        self._seen = seen
         self._write = write
+        self._spool = spool
         self._start_ns: int | None = None
         self._last: dict[str, Any] | None = None
-        self._text: IO[str] = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, "w+", encoding="utf-8", newline="")  # noqa: SIM115
+        self._places: list[tuple[int, int]] = []
+        self._text: list[str] = []
+        self._size = 0
 
     def tell(self, step: Step) -> None:
         """Take one segment."""
         if self._start_ns is None:
             self._start_ns = step.time_ns if step.row["first_packet"] == step.number else step.row["first_seen"]
-        facts = step_facts(step, self._start_ns, self.seen)
-        self._text.write(self._write(facts, self._last))
+        facts = step_facts(step, self._start_ns, self._seen)
+        self._text.append(self._write(facts, self._last))
+        self._size += len(self._text[-1])
         self._last = facts
+        if self._size > _HELD_CHARACTERS:
+            self._places.append(self._spool.put("".join(self._text)))
+            self._text, self._size = [], 0
 
     def copy(self, out: Callable[[str], None]) -> None:
         """Write everything that was told."""
-        self._text.seek(0)
-        while text := self._text.read(1 << 16):
-            out(text)
-        self._text.close()
+        for place in self._places:
+            out(self._spool.get(place))
+        out("".join(self._text))
 
 
 # ------------------------------------------------------------------------------------------------ text

@@ -60,7 +60,7 @@ def _begins(step: Step) -> str | None:
         return f"proves the held SYN (packet {step.row['first_packet']}): a new record begins with it ({held})"
     text = "begins a new record on the same ends" if step.ended is not None else None
     if step.row["handshake"] == "not_seen":
-        midstream = f"no opening was seen; {step.row['direction']} says who is the client"
+        midstream = f"no opening was seen (client and server by the rule {step.row['direction']})"
         return f"{text}; {midstream}" if text else midstream
     if step.row["direction"] == "synack":
         return "begins the record: its SYN was not seen" + (", on the same ends as an older one" if text else "")
@@ -103,7 +103,7 @@ def _held(step: Step) -> str | None:
 def _odd_syn(step: Step) -> str | None:
     if step.segment["flags"] & ACK or step.grew("odd_syns") <= 0 or step.after["held"]:
         return None
-    return "an old SYN, whose ISN is known, after the close: changes nothing"
+    return "an old SYN: its ISN is known; changes nothing"
 
 
 def _first_syn(step: Step) -> str | None:
@@ -242,13 +242,13 @@ def _resets(step: Step) -> str | None:
     if _own(step, "rst_count") <= 0 or step.grew("rst_rejected") > 0:
         return None
     if step.after["phase"] != "reset" or (step.before and step.before["phase"] == "reset"):
-        return "RST"
+        return "a further RST"
     return {
         "refused": "refuses the attempt",
         "aborted": "aborts the attempt",
         "rst": "resets the connection",
         "rst_after_fin": "resets the connection after a FIN",
-    }.get(step.row["handshake"] if step.after["attempt"] else step.row["close"], "RST")
+    }.get(step.row["handshake"] if step.after["attempt"] else step.row["close"], "a further RST")
 
 
 RSTS: Table = (("rst_rejected", _rejected), ("rst", _resets))
@@ -259,10 +259,8 @@ RSTS: Table = (("rst_rejected", _rejected), ("rst", _resets))
 def _odd(step: Step) -> str | None:
     if step.grew("odd_segments") <= 0:
         return None
-    if step.before is None:
-        return "does not fit this attempt: changes nothing"
-    if step.before["attempt"] and not step.before["answered"]:
-        return "does not fit this attempt (a leftover of an older connection): changes nothing"
+    if step.before is None or (step.before["attempt"] and not step.before["answered"]):
+        return "does not fit an attempt, in which only an ACK of exactly the SYN does: changes nothing"
     target = _theirs(step.before, step)
     if target["ack"] is not None and target["window_max"] is not None:
         below = distance(_end(step), target["ack"]) - target["window_max"]
@@ -309,7 +307,10 @@ def _acknowledges(step: Step) -> str | None:
     before, after = _mine(step.before, step).get("ack"), _mine(step.after, step)["ack"]
     if _acknowledged_syn(step) or _fin_acknowledged(step) or before is None or after == before:
         return None
-    return f"acknowledges {number(distance(before, after), 'byte')}"
+    sent = _theirs(step.before, step).get("nxt")
+    unseen = 0 if sent is None else min(distance(sent, after), distance(before, after))
+    more = f", {unseen:,} of them not captured so far" if unseen > 0 else ""
+    return f"acknowledges {number(distance(before, after), 'byte')}{more}"
 
 
 def _duplicate_ack(step: Step) -> str | None:
@@ -349,10 +350,18 @@ def _fin_acknowledged(step: Step) -> str | None:
 
 
 OTHERS: Table = (
-    ("odd", _odd), ("keep_alive", _keep_alive), ("fin", _fin), ("acknowledges_syn", _acknowledged_syn),
-    ("completes", _completes), ("data", _data), ("gap", _gap), ("acknowledges_fin", _fin_acknowledged),
-    ("acknowledges", _acknowledges), ("duplicate_ack", _duplicate_ack), ("window", _window),
-)  # fmt: skip
+    ("odd", _odd),
+    ("keep_alive", _keep_alive),
+    ("acknowledges_syn", _acknowledged_syn),
+    ("completes", _completes),
+    ("data", _data),
+    ("gap", _gap),
+    ("fin", _fin),
+    ("acknowledges_fin", _fin_acknowledged),
+    ("acknowledges", _acknowledges),
+    ("duplicate_ack", _duplicate_ack),
+    ("window", _window),
+)
 
 # ------------------------------------------------------------------------------------------------ what it led to
 
