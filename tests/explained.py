@@ -31,9 +31,7 @@ def explained(paths: Sequence[Path | str], settings: Settings | None = None, cou
     playback = Playback(CaptureInput(names), settings, rows, lambda step: steps[identity(step.row)].append(step))
     final = final_rows(playback, steps.keys())
     return [
-        Explained(
-            final[identity(row)], steps[identity(row)], [step_facts(step, 0, row) for step in steps[identity(row)]]
-        )
+        Explained(final[identity(row)], steps[identity(row)], [step_facts(step, 0) for step in steps[identity(row)]])
         for row in rows
     ]
 

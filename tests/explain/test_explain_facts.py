@@ -334,6 +334,27 @@ def test_a_record_that_is_turned_round(tmp_path):
     )
 
 
+def test_a_record_that_is_turned_round_keeps_its_ends_apart(tmp_path):
+    d = Dialogue(a_port=61000, b_port=61001)
+    d.b.nxt, d.a.nxt = 5001, 1001
+    d.fin(d.b, 10)
+    d.ack(d.a)
+    d.syn(d.a)
+    record = one(tmp_path, d)
+    assert states(record) == [("ESTABLISHED", "FIN-WAIT-1"), ("CLOSE-WAIT", "FIN-WAIT-2"), ("CLOSE-WAIT", "FIN-WAIT-2")]
+    assert [[sample["name"] for sample in facts["rtt"]] for facts in record.facts] == [[], ["client_rtt"], []]
+    assert [step.row["closer"] for step in record.steps] == ["server"] * 3
+
+
+def test_each_sample_is_its_own(tmp_path):
+    d = Dialogue().handshake()
+    for wait in (1, 30, 7):
+        d.data(d.a)
+        d.ack(d.b, step=wait * MS)
+    samples = [sample["ns"] for facts in one(tmp_path, d).facts[3:] for sample in facts["rtt"]]
+    assert samples == [1 * MS, 30 * MS, 7 * MS]
+
+
 # ------------------------------------------------------------------------------------------------ verdicts
 
 

@@ -130,7 +130,7 @@ def _explain(captures: tuple[str, ...], settings: Settings, found: Found, option
 
     writer = Json() if options["as_json"] else Text(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     spool = Spool()
-    records = {identity(row): Record(row, writer.step, spool) for row in found.rows}
+    records = {identity(row): Record(writer.step, spool) for row in found.rows}
 
     def tell(step: Step) -> None:
         records[identity(step.row)].tell(step)

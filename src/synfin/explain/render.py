@@ -38,21 +38,18 @@ def dotted(ip: str, port: int) -> str:
     return f"{ip}.{port}"
 
 
-def step_facts(step: Step, start_ns: int, seen: Row) -> dict[str, Any]:
-    """One segment as plain data. `seen` is the record's row of an earlier run: it says which end the client turned out to be."""
+def step_facts(step: Step, start_ns: int) -> dict[str, Any]:
+    """One segment as plain data; `start_ns` is when the record began."""
     source, target = (dotted(step.address(side), step.segment[f"{side}_port"]) for side in ("src", "dst"))
-    client = dotted(seen["client_ip"], seen["client_port"])
-    same = dotted(step.row["client_ip"], step.row["client_port"]) == client
-    names = _SIDES if same else _SIDES[::-1]
     return {
         "file": step.file,
         "packet": step.number,
         "time_ns": step.time_ns,
         "since_ns": step.time_ns - start_ns,
-        "sender": "client" if source == client else "server",
+        "sender": step.sender,
         "segment": " ".join(segment_text(step.segment, source, target)),
-        "client_state": step.row[f"{names[0]}_state"],
-        "server_state": step.row[f"{names[1]}_state"],
+        "client_state": step.row["client_state"],
+        "server_state": step.row["server_state"],
         "words": [{"rule": name, "text": text} for name, text in words(step)],
         "rtt": round_trips(step),
     }
@@ -80,13 +77,11 @@ class Record:
 
     Parameters
     ----------
-    seen : its row of an earlier run.
     write : makes text of one segment's facts and those of the one before it (None: it is the first).
     spool : where text goes that would take much memory.
     """
 
-    def __init__(self, seen: Row, write: Callable[[dict[str, Any], dict[str, Any] | None], str], spool: Spool):
-        self._seen = seen
+    def __init__(self, write: Callable[[dict[str, Any], dict[str, Any] | None], str], spool: Spool):
         self._write = write
         self._spool = spool
         self._start_ns: int | None = None
@@ -99,7 +94,7 @@ class Record:
         """Take one segment."""
         if self._start_ns is None:
             self._start_ns = step.time_ns if step.row["first_packet"] == step.number else step.row["first_seen"]
-        facts = step_facts(step, self._start_ns, self._seen)
+        facts = step_facts(step, self._start_ns)
         self._text.append(self._write(facts, self._last))
         self._size += len(self._text[-1])
         self._last = facts

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Snapshot = dict[str, Any]
 _PEER = {"client": "server", "server": "client"}
+_SIDES = [column.name for column in FLOWS if column.kind == "enum:side"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class Step:
     file, number : the packet's file and its number there, from 1.
     time_ns : its timestamp, ns since 1970.
     segment : as `probe.decode` gives it.
-    before : the record before the segment; None where the segment began it.
+    before : the record before the segment (`Tracker.snapshot`); None where the segment began it.
     ended : the flow_id of the record on the same ends that it ended or found ended; None if there was none.
     after : the record after it.
+
+    In all of them the client is the end that was the client in the end.
     """
 
     file: str
@@ -54,7 +57,7 @@ class Step:
 
     @cached_property
     def sender(self) -> str:
-        """``client`` or ``server``, as the record has it after the segment."""
+        """``client`` or ``server``."""
         client = self.row["client_ip"], self.row["client_port"]
         return "client" if (self.address("src"), self.segment["src_port"]) == client else "server"
 
@@ -76,15 +79,21 @@ class Step:
         return self.row[column] if self.row[column] != self.had(column) else None
 
 
-def turned(snapshot: Snapshot) -> Snapshot:
-    """A snapshot with client and server exchanged."""
+def facing(snapshot: Snapshot, client: tuple[str, int]) -> Snapshot:
+    """A snapshot in which this end is the client, as the record had it in the end. (A late SYN may correct a guess.)"""
+    row = snapshot["row"]
+    if (row["client_ip"], row["client_port"]) == client:
+        return snapshot
 
     def other(name: str) -> str:
         side, _, rest = name.partition("_")
         return f"{_PEER[side]}_{rest}" if side in _PEER and rest else name
 
-    row = {name: snapshot["row"][other(name)] for name in snapshot["row"]}
-    return {**snapshot, "row": row, "client": snapshot["server"], "server": snapshot["client"]}
+    turned = {name: row[other(name)] for name in row}
+    for name in _SIDES:
+        turned[name] = _PEER.get(row[name], row[name])
+    held = snapshot["held"] and {**snapshot["held"], "by": _PEER[snapshot["held"]["by"]]}
+    return {**snapshot, "row": turned, "held": held, "client": snapshot["server"], "server": snapshot["client"]}
 
 
 Identity = tuple[int, str, int]
@@ -109,7 +118,7 @@ class Playback(Run):
     Parameters
     ----------
     source, settings, tick : as for `Run`.
-    rows : rows of the chosen records (identity and ends), from an earlier run over the same input.
+    rows : rows of the chosen records (identity and ends), final ones from an earlier run over the same input.
     tell : called with each Step of a chosen record, in input order.
     flags : TCP flags of which a segment must have one to be told of; 0 for all segments.
 
@@ -130,7 +139,7 @@ class Playback(Run):
     ):
         super().__init__(source, settings, interval_columns=[], tick=tick)
         rows = list(rows)
-        self._chosen = {identity(row) for row in rows}
+        self._clients = {identity(row): (row["client_ip"], row["client_port"]) for row in rows}
         self._ends = {ends_key(row) for row in rows}
         self._flags = flags
         self._tell = tell
@@ -169,7 +178,7 @@ class Playback(Run):
 
     def _note(self, part: PacketBatch, before: Snapshot | None) -> None:
         after = self.tracker.snapshot(part, 0)
-        if after is None or identity(after["row"]) not in self._chosen:
+        if after is None or identity(after["row"]) not in self._clients:
             return
         data, time_ns, _, number, file_id, _, link_type, wire_len, _ = part.packets()[0]
         segment = probe.decode(data, link_type, wire_len)
@@ -178,13 +187,9 @@ class Playback(Run):
         ended = None
         if before is not None and identity(before["row"]) != identity(after["row"]):
             ended, before = before["row"]["flow_id"], None
-        if before is not None and _client(before) != _client(after):
-            before = turned(before)
+        client = self._clients[identity(after["row"])]
+        after, before = facing(after, client), before and facing(before, client)
         self._tell(Step(self.source.files[file_id], number, time_ns, segment, before, ended, after))
-
-
-def _client(snapshot: Snapshot) -> tuple[str, int]:
-    return snapshot["row"]["client_ip"], snapshot["row"]["client_port"]
 
 
 def final_rows(run: Run, chosen: Collection[Identity]) -> dict[Identity, dict[str, Any]]:
