@@ -50,8 +50,10 @@ def skips() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "demo": lambda: console("track", "examples", "--head", "30", width=100),
+    "explain": lambda: console("explain", "examples/04-refused.pcap", width=100),
     "help": lambda: console("--help"),
     "help-track": lambda: console("track", "--help"),
+    "help-explain": lambda: console("explain", "--help"),
     "help-live": lambda: console("live", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),

@@ -128,7 +128,7 @@ class Run:
         batch = PacketBatch()
         try:
             while not self.interrupted and self._fill(batch):
-                while not self._track(batch):
+                while not self.track(batch):
                     yield from self._take(force=False)
                 self._tell_drops()
                 if self.tick:
@@ -142,7 +142,8 @@ class Run:
             self.report, self.bytes_read = self.source.report, self.source.bytes_read
             self.source.close()
 
-    def _track(self, batch: PacketBatch) -> bool:
+    def track(self, batch: PacketBatch) -> bool:
+        """Track one batch. False when finished rows must be taken first; then the same batch goes on where it stopped."""
         return self.tracker.feed(batch) if len(batch) else self.tracker.advance(self.source.idle_clock_ns)
 
     def _tell_drops(self) -> None:

@@ -20,8 +20,9 @@ MAY_USE = {
     "sources": {"errors", "sources", "_core.types", "_core.batch"},
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report"},
     "output": FACTS | {"output", "run", "_core.block"},
+    "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sources.captures"},
-    "cli": FACTS | {"cli", "api", "run", "output", "sources.captures", "sources.live"},
+    "cli": FACTS | {"cli", "api", "run", "output", "explain", "sources.captures", "sources.live"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},
@@ -30,7 +31,7 @@ MAY_USE = {
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "icmp", "tcp", "decode", "key", "sink",
     "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep", "batch",
-    "block", "tracker", "probe",
+    "block", "snapshot", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"link", "ip", "icmp", "tcp", "decode"}
 PACKET = {"bytes", "types"}
@@ -127,7 +128,7 @@ def test_pyarrow_is_known_to_outputs_and_faces_only():
     users = {
         module_of(path).split(".")[0] for path in SOURCES if any(n.split(".")[0] == "pyarrow" for n in used_by(path))
     }
-    assert users <= {"output", "api", "cli"}
+    assert users <= {"output", "explain", "api", "cli"}
 
 
 def test_the_order_in_the_document_is_this_one():

@@ -64,6 +64,18 @@ cdef class PacketBatch:
         self._keep.append(data)
         self.c.count += 1
 
+    def part(self, low, high):
+        """A batch of the packets `low` to `high` (exclusive), which borrows their bytes as this one does."""
+        cdef PacketBatch part = PacketBatch()
+        cdef unsigned int i
+        if not 0 <= low <= high <= self.c.count:
+            raise IndexError(f"the batch holds {self.c.count} packets")
+        for i in range(low, high):
+            part.c.packets[part.c.count] = self.c.packets[i]
+            part.c.count += 1
+        part._keep = list(self._keep)
+        return part
+
     def packets(self):
         """The packets as a list of tuples.
 

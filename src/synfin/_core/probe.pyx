@@ -1,15 +1,18 @@
-"""A Python window on single steps of the core, for tests. Slow: one call per packet."""
+"""A Python window on single steps of the core, for tests and `synfin explain`. Slow: one call per packet."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from synfin._core.batch cimport PacketBatch
 from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
 from synfin._core.flow cimport AddressPair, Closing, Copies, Facts, Flow, Trouble, Vlans
 from synfin._core.intervals cimport (
     RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
 )
+from synfin._core.key cimport Key, key_of
+from synfin._core.sink cimport format_ipv4, format_ipv6
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
@@ -112,6 +115,42 @@ def decode(
         return SKIPS[verdict][0]
     finally:
         free(copy)
+
+
+def address_text(int version, bytes address not None) -> str:
+    """An address of a segment (16 bytes) as rows write it."""
+    cdef char text[48]
+    cdef const char* packed = address
+    if len(address) != 16:
+        raise ValueError("an address has 16 bytes")
+    if version == 4:
+        return text[:format_ipv4(text, <const uint8_t*>packed)].decode("ascii")
+    return text[:format_ipv6(text, <const uint8_t*>packed)].decode("ascii")
+
+
+def packets_between(PacketBatch batch not None, set ends not None, uint16_t flags = 0) -> list:
+    """Which packets of a batch are segments between two of the given ends.
+
+    Parameters
+    ----------
+    ends : a set of bytes: the smaller end's address and the other's, 16 bytes each (IPv4: the first 4, the rest 0), then
+        both ports in the same order, as the machine's own uint16. (Smaller: by address, then by port.)
+    flags : TCP flags of which a segment must have one; 0 for all segments.
+
+    Returns
+    -------
+    Indexes, ascending. An IPv4 and an IPv6 pair may share a key: the answer may hold packets of either.
+    """
+    cdef Segment segment
+    cdef Key key
+    cdef uint32_t i
+    found = []
+    for i in range(batch.c.count):
+        if decode_packet(&batch.c.packets[i], &segment) == VD_SEGMENT and (not flags or segment.flags & flags):
+            key_of(&segment, False, 0, &key)
+            if (<const char*>key.addr)[:36] in ends:
+                found.append(i)
+    return found
 
 
 def sequence(uint32_t a, uint32_t b) -> tuple:

@@ -8,6 +8,9 @@ from synfin._core.sink cimport address_code, put_duration, put_int
 cdef extern from "core.h" nogil:
     int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128* squares)
 
+cdef enum:
+    NOT_ENDED = -1           # in place of an end's reason: the record is live
+
 cdef inline int handshake_outcome(const Flow* flow, const Facts* facts) noexcept nogil:
     if facts.marks & FF_COMPLETE:
         return HS_COMPLETE
@@ -35,14 +38,14 @@ cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ groups of columns
 
-cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
+cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts, int kind) noexcept nogil:
     cdef Key key
     cdef int client = client_end(flow)
     cdef int64_t last
     last = flow.end[0].last_seen if flow.end[0].last_seen > flow.end[1].last_seen else flow.end[1].last_seen
     flow_key(core, number, &key)
     put_int(s, COL_FLOW_ID, facts.flow_id)
-    put_int(s, COL_RECORD, REC_FINAL)
+    put_int(s, COL_RECORD, kind)
     put_int(s, COL_FIRST_SEEN, facts.first_seen)
     put_int(s, COL_LAST_SEEN, last)
     put_duration(s, COL_DURATION_NS, last - facts.first_seen)
@@ -167,7 +170,8 @@ cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint
         put_int(s, COL_TIME_WAIT_END, closing.time_wait_end)
     put_int(s, COL_PAYLOAD_BYTES_AFTER_FIN, closing.payload_after_fin)
     put_int(s, COL_PACKETS_AFTER_CLOSE, closing.packets_after_close)
-    put_int(s, COL_END_REASON, reason)
+    if reason != NOT_ENDED:
+        put_int(s, COL_END_REASON, reason)
 
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
     cdef EndTrouble none
@@ -213,37 +217,51 @@ cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ the row
 
-# Writes the record as the sink's next row and counts it. `reason` stands where the record was neither closed nor reset.
-# Before: the sink has room for one row.
-cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
-    cdef Sink* s = &core.rows
+# Writes the record as the sink's next row. `handshake` and `reason` are what the row says. Before: the sink has room for
+# one row.
+cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int handshake, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
-    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
-    cdef int handshake = handshake_outcome(flow, facts)
-    cdef bint shown = handshake == HS_COMPLETE or handshake == HS_NOT_SEEN
     cdef int client = client_end(flow)
-    cdef int close = close_kind(flow, closing)
-    if flow.phase == PH_CLOSED:
-        reason = END_FIN
-    elif flow.phase == PH_RESET:
-        reason = END_RST
-    if reason == END_END_OF_INPUT and (handshake == HS_HALF_OPEN or handshake == HS_UNANSWERED):
-        handshake = HS_PENDING
-    put_identity(s, core, number, flow, facts)
+    put_identity(s, core, number, flow, facts, kind)
     put_opening(s, core, flow, facts, handshake)
     put_trouble(s, core, facts)
-    put_closing(s, core, flow, facts, shown, reason)
+    put_closing(s, core, flow, facts, handshake == HS_COMPLETE or handshake == HS_NOT_SEEN, reason)
     put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
     put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
     if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
         put_duration(s, COL_FIRST_RESPONSE_NS, facts.first_payload[1 - client] - facts.first_payload[client])
     s.rows += 1
+
+# An attempt that nothing has decided yet, in a row that does not wait for its timeout.
+cdef inline int undecided(int handshake) noexcept nogil:
+    return HS_PENDING if handshake == HS_HALF_OPEN or handshake == HS_UNANSWERED else handshake
+
+# A live record as it stands (SPEC 7, interim rows): nothing is counted, nothing is said of its end. A SYN held beside it
+# is not in the row yet.
+cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept nogil:
+    cdef int handshake = undecided(handshake_outcome(flow_of(core, number), facts_of(core, number)))
+    put_columns(s, core, number, REC_INTERIM, handshake, NOT_ENDED)
+
+# The final row of a record, which is counted. `reason` stands where the record was neither closed nor reset.
+cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
+    cdef Flow* flow = flow_of(core, number)
+    cdef Facts* facts = facts_of(core, number)
+    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef int handshake = handshake_outcome(flow, facts)
+    cdef int close = close_kind(flow, closing)
+    if flow.phase == PH_CLOSED:
+        reason = END_FIN
+    elif flow.phase == PH_RESET:
+        reason = END_RST
+    if reason == END_END_OF_INPUT:
+        handshake = undecided(handshake)
+    put_columns(&core.rows, core, number, REC_FINAL, handshake, reason)
     core.stats.records += 1
     core.stats.packets_in_records += row_packets(core, flow, facts)
     core.stats.handshakes[handshake] += 1
     core.stats.end_reasons[reason] += 1
-    if shown:
+    if handshake == HS_COMPLETE or handshake == HS_NOT_SEEN:
         core.stats.closes[close] += 1
     if closing != NULL and closing.has & CM_FIN:
         core.stats.closers[SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closing.closer)] += 1

@@ -13,6 +13,7 @@ from synfin._core.decode cimport decode
 from synfin._core.key cimport Key, key_of
 from synfin._core.quote cimport track_quote
 from synfin._core.segment cimport track_segment
+from synfin._core.snapshot cimport live_record
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 
 import os
@@ -384,6 +385,21 @@ cdef class Tracker:
             block = sink_take(sink, self.interval_names, self.interval_kinds, {})
             self._open_interval_rows()
         return block
+
+    def snapshot(self, PacketBatch batch not None, uint32_t at):
+        """The live record of the two ends between which packet `at` of a batch passes, as it stands now.
+
+        None where there is no such record, or the packet is no segment. Otherwise a dict: under ``"row"`` the record's
+        interim row by column (instants as int nanoseconds), beside it facts of the tracker that no column shows (see
+        `snapshot.live_record`). Call `names` before.
+        """
+        if at >= batch.c.count:
+            raise IndexError(f"the batch holds {batch.c.count} packets")
+        self._enter()
+        try:
+            return live_record(self.core, &batch.c.packets[at], self.files, self.interfaces)
+        finally:
+            self.busy = False
 
     cdef int _enter(self) except -1:
         if self.busy:

@@ -1,0 +1,154 @@
+"""`synfin explain`: one connection as a person reads it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from synfin.cli.options import settings_from, settings_options
+from synfin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from synfin.explain.select import Found, Selection
+    from synfin.explain.steps import Step
+    from synfin.settings import Settings
+
+_LISTED = 20
+_MATCHES = 10
+_FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04}
+
+
+def _endpoint(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    from synfin.explain.select import Endpoint
+
+    return None if value is None else Endpoint.parse(value)
+
+
+def _only(context: click.Context, parameter: click.Parameter, value: str | None) -> int:
+    names = [name.strip() for name in (value or "").lower().split(",") if name.strip()]
+    if unknown := [name for name in names if name not in _FLAGS]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(_FLAGS)}")
+    return sum({_FLAGS[name] for name in names})
+
+
+@click.command(short_help="Explain a connection, segment by segment.")
+@click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
+@click.option("--flow", "flow_id", type=click.IntRange(min=0), metavar="ID", help="The record with this flow_id.")
+@click.option("--client", callback=_endpoint, metavar="IP[:PORT]", help="Records of this client; IPv6 with a port as [2001:db8::1]:443.")
+@click.option("--server", callback=_endpoint, metavar="IP[:PORT]", help="Records of this server.")
+@click.option("--first", type=click.IntRange(1, 1000), metavar="N", help=f"The N records that began first (of those asked for).  [default: {_MATCHES} with --client or --server]")
+@click.option("--only", "only", callback=_only, metavar="FLAGS", help="Show only segments with one of these flags, such as syn,fin,rst.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@settings_options
+def explain(captures: tuple[str, ...], **options: Any) -> int:
+    """Explain connections: each segment as `tcpdump -n -S` writes it, the state of both ends after it, what it did, and at
+    the end what the record came to and by which rule.
+
+    CAPTURE is what `synfin track` takes. Without an option, a capture's only connection is explained; of several, the first
+    20 are listed.
+
+    The captures are read twice: to find the records, and to explain them. Standard input is copied to a temporary file
+    for that.
+    """
+    from synfin.explain.select import Selection
+
+    settings = settings_from(options)
+    if "-" in captures and sys.stdin.isatty():
+        raise ConfigError("standard input is a terminal; pipe or redirect a capture into it")
+    selection = Selection(options["flow_id"], options["client"], options["server"])
+    if "-" in captures:
+        _make_rewindable()
+    found, complete = _find(captures, settings, selection, options["first"])
+    if selection and not found.rows:
+        raise ConfigError("no such connection; without options, the connections are listed")
+    if not selection and options["first"] is None and found.total > 1:
+        _list(found, options["as_json"])
+    else:
+        _explain(captures, settings, found, options)
+    return 0 if complete else 1
+
+
+def _make_rewindable() -> None:
+    descriptor = sys.stdin.fileno()
+    try:
+        os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        with tempfile.TemporaryFile() as copy, open(descriptor, "rb", closefd=False) as pipe:
+            shutil.copyfileobj(pipe, copy)
+            copy.flush()
+            os.dup2(copy.fileno(), descriptor)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _find(captures: tuple[str, ...], settings: Settings, selection: Selection, first: int | None) -> tuple[Found, bool]:
+    from synfin.cli.progress import Progress
+    from synfin.explain.select import COLUMNS, find
+    from synfin.run import Run
+    from synfin.sources.captures import CaptureInput
+
+    start = os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR) if "-" in captures else 0
+    source = CaptureInput(list(captures))
+    with Progress() as progress:
+        run = Run(source, settings, flow_columns=COLUMNS, interval_columns=[], tick=progress.tick)
+        progress.watch(run)
+        found = find(run, selection, first or (_MATCHES if selection else _LISTED))
+    if "-" in captures:
+        os.lseek(sys.stdin.fileno(), start, os.SEEK_SET)
+    for broken in run.report.broken:
+        at = "" if broken.offset is None else f", byte {broken.offset:,}"
+        click.echo(f"synfin: {broken.path}{at}: {broken.kind}: {broken.reason}; what came before is explained", err=True)
+    return found, run.outcome.complete
+
+
+def _list(found: Found, as_json: bool) -> None:
+    import json
+
+    from synfin.explain.select import listing
+    from synfin.output.render import endpoint, number
+
+    if as_json:
+        click.echo(json.dumps({"total": found.total, "matching": found.matching, "listed": found.rows}, indent=1))
+        return
+    text = listing(found.rows, endpoint)
+    if (more := found.total - len(found.rows)) > 0:
+        text += f"and {number(more, 'more connection')}\n"
+    text += "\nChoose with --flow ID, --client IP[:PORT], --server IP[:PORT] or --first N.\n"
+    click.echo(text, nl=False)
+
+
+def _explain(captures: tuple[str, ...], settings: Settings, found: Found, options: dict[str, Any]) -> None:
+    from synfin.cli.progress import Progress
+    from synfin.explain.render import Json, Record, Spool, Text
+    from synfin.explain.steps import Playback, final_rows, identity
+    from synfin.output.render import number
+    from synfin.sources.captures import CaptureInput
+
+    writer = Json() if options["as_json"] else Text(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    spool = Spool()
+    records = {identity(row): Record(writer.step, spool) for row in found.rows}
+
+    def tell(step: Step) -> None:
+        records[identity(step.row)].tell(step)
+
+    with Progress() as progress:
+        run = Playback(CaptureInput(list(captures)), settings, found.rows, tell, flags=options["only"], tick=progress.tick)
+        progress.watch(run)
+        rows = final_rows(run, records.keys())
+    told = [(record, rows[name]) for name, record in records.items() if name in rows]
+
+    def out(text: str) -> None:
+        click.echo(text, nl=False)
+
+    if isinstance(writer, Json):
+        writer.document(told, {"total": found.total, "matching": found.matching}, out)
+        return
+    writer.document(told, out)
+    if not told:
+        click.echo("No TCP connection.")
+    if (more := found.matching - len(found.rows)) > 0:
+        click.echo(f"\n{number(more, 'more connection')} like that; --first N explains more of them.")
