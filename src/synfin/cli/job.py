@@ -76,6 +76,7 @@ class Job:
     settings : how to track.
     rows : where rows go (`destination`).
     options : the command's other options.
+    filter : which packets are tracked; None for all (`Run`).
     signals : what ends the run in order; the second one ends the program at once.
     stop : called by the first signal. None: the run is broken off, and the input counts as not read to its end.
     """
@@ -87,12 +88,14 @@ class Job:
         rows: tuple[Target | None, dict[str, Layout]],
         options: dict[str, Any],
         *,
+        filter: Callable[[int], bytes] | None = None,
         signals: tuple[int, ...] = (signal.SIGINT,),
         stop: Callable[[], None] | None = None,
     ):
         self.source = source
         self.settings = settings
         self.target, self.layouts = rows
+        self.filter = filter
         self.signals = signals
         self.stop = stop
         self.head = options["head"] or 0
@@ -131,7 +134,7 @@ class Job:
         if "flows" in self.layouts:
             flows = list(dict.fromkeys([*self.layouts["flows"].names, *flows]))
         intervals = self.layouts["intervals"].names if "intervals" in self.layouts else []
-        run = Run(self.source, self.settings, flow_columns=flows, interval_columns=intervals, tick=progress.tick)
+        run = Run(self.source, self.settings, flow_columns=flows, interval_columns=intervals, filter=self.filter, tick=progress.tick)
         progress.watch(run)
         return run
 

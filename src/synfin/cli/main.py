@@ -9,6 +9,7 @@ import click
 
 from synfin import __version__
 from synfin.cli.columns import columns
+from synfin.cli.extract import extract
 from synfin.cli.live import live
 from synfin.cli.track import track
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
@@ -27,6 +28,7 @@ def cli() -> None:
     synfin track capture.pcap                     summary
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
+    synfin extract x.pcap --client 10.0.0.7 -o y.pcapng   its packets
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, or the output cannot be written; 2 wrong call, or not a
@@ -50,6 +52,7 @@ def completion(shell: str) -> None:
 
 cli.add_command(track)
 cli.add_command(live)
+cli.add_command(extract)
 cli.add_command(columns)
 
 
