@@ -80,7 +80,9 @@ cdef inline bint _is_sound(const Instruction* step) noexcept nogil:
     if code & 0x07 == ALU:
         if operation in (OP_DIV, OP_MODULO) and not code & OPERAND_X:
             return step.k != 0
-        return operation <= OP_XOR
+        if operation in (OP_SHIFT_LEFT, OP_SHIFT_RIGHT) and not code & OPERAND_X:
+            return step.k < 32
+        return operation <= OP_XOR and (operation != OP_NEGATE or not code & OPERAND_X)
     if code & 0x07 == JMP:
         return operation <= JUMP_BITS and (operation != JUMP_ALWAYS or not code & OPERAND_X)
     return False
