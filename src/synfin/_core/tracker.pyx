@@ -12,6 +12,7 @@ from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.key cimport Key, key_of
+from synfin._core.link cimport LK_UNKNOWN, first_layer
 from synfin._core.segment cimport track_segment
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_packet, watch_reserve, watch_wants
@@ -42,6 +43,10 @@ cdef struct Stages:
 
 # ------------------------------------------------------------------------------------------------ stages
 
+cdef inline bint is_filtered(const Core* core, const PacketRef* packet) noexcept nogil:
+    cdef const Program* program = &core.programs[packet.link_type]
+    return program.steps != NULL and not filter_accepts(program, packet)
+
 # Decodes a batch and starts loading the index slots that it will look at.
 cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
     cdef uint32_t i
@@ -49,7 +54,7 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
     stages.at = 0
     stages.stepping = False
     for i in range(batch.count):
-        if core.programs != NULL and not filter_accepts(&core.programs[batch.packets[i].link_type], &batch.packets[i]):
+        if core.programs != NULL and is_filtered(core, &batch.packets[i]):
             stages.verdicts[i] = VD_FILTERED
             continue
         stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
@@ -349,7 +354,8 @@ cdef class Tracker:
         cdef bytes code
         for i in range(batch.c.count):
             program = &self.core.programs[batch.c.packets[i].link_type]
-            if program.steps != NULL:
+            # A link type that is not decoded has a name of its own among the skips, and libpcap knows few of them.
+            if program.steps != NULL or first_layer(batch.c.packets[i].link_type) == LK_UNKNOWN:
                 continue
             code = self.filter(batch.c.packets[i].link_type)
             start = code

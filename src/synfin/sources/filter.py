@@ -23,6 +23,10 @@ class _Instruction(ctypes.Structure):
     _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
 
 
+_RETURN_0 = bytes(_Instruction(0x06, 0, 0, 0))
+_REJECTS_ALL = "expression rejects all packets"  # libpcap's complaint where an expression cannot hold
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.POINTER(_Instruction)))
 
@@ -95,6 +99,8 @@ class Filter:
     def __call__(self, link_type: int) -> bytes:
         """The program for packets of a link type (a LINKTYPE_ value): struct bpf_insn, native byte order."""
         code = _compile(self.expression, link_type)
+        if code == _REJECTS_ALL:
+            return _RETURN_0  # such as ARP on raw IP
         if isinstance(code, str):
             raise ConfigError(f"filter {self.expression!r} for packets of link type {link_type}: {code}")
         return code
