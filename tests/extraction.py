@@ -48,7 +48,11 @@ def differing(row: dict, again: dict) -> dict[str, tuple]:
 
     A record that gave way to the next one on its ends finds none in its extract: it ends otherwise.
     """
-    apart = PLACE | ({"end_reason", "time_wait_end", "handshake"} if row["end_reason"] == "reuse" or row["time_wait_end"] == "reused" else set())
+    apart = PLACE | (
+        {"end_reason", "time_wait_end", "handshake"}
+        if row["end_reason"] == "reuse" or row["time_wait_end"] == "reused"
+        else set()
+    )
     return {name: (row[name], again[name]) for name in row if name not in apart and row[name] != again[name]}
 
 

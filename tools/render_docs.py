@@ -52,6 +52,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo": lambda: console("track", "examples", "--head", "30", width=100),
     "help": lambda: console("--help"),
     "help-track": lambda: console("track", "--help"),
+    "help-extract": lambda: console("extract", "--help"),
     "help-live": lambda: console("live", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),

@@ -86,7 +86,7 @@ def scan(
     from synfin.sources.window import Window
 
     layout, wanted = Layout.choose(table, columns, profile), None if filter is None else Filter(filter)
-    return Scan(paths, layout, settings, strict, wanted, Window.of(start, end))
+    return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end))
 
 
 def read(
@@ -147,6 +147,7 @@ class Scan:
         layout: Layout,
         settings: Settings,
         strict: bool,
+        *,
         filter: Filter | None = None,
         window: Window | None = None,
     ):

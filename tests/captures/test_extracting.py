@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import extraction
+from ipaddress import ip_address
+from itertools import pairwise
+
 import pytest
 from corpus import ROOT, captures, needs_captures
 
+import extraction
 from synfin.cli.main import main
 from synfin.settings import Selection
 
@@ -15,7 +18,9 @@ RECORDS = 6
 
 def telling(flows: list[dict]) -> list[dict]:
     """Some records of a capture, those first whose packets are hardest to tell from another record's."""
-    return sorted(flows, key=lambda row: (row["end_reason"] != "reuse", -row["odd_syns"], -row["syn_count"], row["flow_id"]))[:RECORDS]
+    return sorted(
+        flows, key=lambda row: (row["end_reason"] != "reuse", -row["odd_syns"], -row["syn_count"], row["flow_id"])
+    )[:RECORDS]
 
 
 def usable() -> list[str]:
@@ -29,7 +34,9 @@ def test_records_come_back(path, tmp_path, capfd):
     if not flows:
         pytest.skip("no connections")
     whole = extraction.packets(path)
-    in_order = all(a[0] is not None and b[0] is not None and a[0] <= b[0] <= a[0] + 3600 * 10**9 for a, b in zip(whole, whole[1:], strict=False))
+    in_order = all(
+        a[0] is not None and b[0] is not None and a[0] <= b[0] <= a[0] + 3600 * 10**9 for a, b in pairwise(whole)
+    )
     differing = {}
     for row in telling(flows):
         out = tmp_path / "one.pcapng"
@@ -53,8 +60,9 @@ def test_records_come_back(path, tmp_path, capfd):
 @pytest.mark.parametrize("path", usable())
 def test_all_clients_together_hold_every_packet_once(path):
     flows, stats = extraction.track(ROOT / path)
-    from ipaddress import ip_address
-
-    counts = {ip: extraction.count(ROOT / path, Selection(client=(ip_address(ip).packed, None))) for ip in {row["client_ip"] for row in flows}}
+    counts = {
+        ip: extraction.count(ROOT / path, Selection(client=(ip_address(ip).packed, None)))
+        for ip in {row["client_ip"] for row in flows}
+    }
     assert sum(records for records, _ in counts.values()) == len(flows)
     assert sum(packets for _, packets in counts.values()) == stats["packets_in_records"]

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import extraction
 import pytest
 from small import dialogues
 
+import extraction
 from dialogue import SECOND, START, Dialogue, merge, pcapng_bytes, write_pcap
 from synfin import reference
 from synfin.settings import Selection
@@ -52,7 +52,9 @@ def test_client_and_server_with_and_without_ports(synfin, capture, tmp_path):
         found, _ = extraction.track(out)
         assert code == 0 and {row["server_port"] for row in found} == wanted
         count = sum(row["client_packets"] + row["server_packets"] for row in found)
-        assert said == f"{count} packet{'s' * (count != 1)} of {len(found)} connection{'s' * (len(found) != 1)}: {out}\n"
+        assert (
+            said == f"{count} packet{'s' * (count != 1)} of {len(found)} connection{'s' * (len(found) != 1)}: {out}\n"
+        )
     assert len(flows) == 5
 
 
@@ -120,7 +122,10 @@ def test_held_syns_go_to_the_record_that_they_open(synfin, tmp_path):
     d.ack(d.a)
     path = write_pcap(tmp_path / "in.pcap", d.packets)
     flows = sorted(extraction.track(path)[0], key=lambda row: row["first_seen"])
-    assert [(row["end_reason"], row["odd_syns"], row["syn_count"]) for row in flows] == [("reuse", 1, 1), ("end_of_input", 0, 2)]
+    assert [(row["end_reason"], row["odd_syns"], row["syn_count"]) for row in flows] == [
+        ("reuse", 1, 1),
+        ("end_of_input", 0, 2),
+    ]
     for row in flows:
         assert extraction.count(path, Selection(row["flow_id"])) == (1, row["client_packets"] + row["server_packets"])
         out = tmp_path / "one.pcapng"
@@ -140,7 +145,10 @@ def test_link_types_interfaces_lengths_and_resolution_are_kept(synfin, tmp_path)
     (tmp_path / "b.pcapng").write_bytes(pcapng_bytes(raw, link_type=101, interface="tun0"))
     out = tmp_path / "x.pcapng"
     assert synfin("extract", tmp_path / "a.pcap", tmp_path / "b.pcapng", "--client", "10.0.0.1", "-o", out)[0] == 0
-    expected = [(p.time_ns, p.data[:60], len(p.data), 1) if i % 2 == 0 else (p.time_ns, p.data[14:], len(p.data) - 14, 101) for i, p in enumerate(packets)]
+    expected = [
+        (p.time_ns, p.data[:60], len(p.data), 1) if i % 2 == 0 else (p.time_ns, p.data[14:], len(p.data) - 14, 101)
+        for i, p in enumerate(packets)
+    ]
     assert extraction.packets(out) == expected
     assert {name for link_type, name in names(out) if link_type == 101} == {"tun0"}
 
@@ -181,7 +189,13 @@ def test_tshark_reads_the_same_frames(synfin, tmp_path):
     assert synfin("extract", path, "--flow", row["flow_id"], "-o", out)[0] == 0
 
     def shown(capture: Path, display: str) -> bytes:
-        fields = [part for name in ("frame.time_epoch", "frame.len", "frame.cap_len", "tcp.seq_raw", "tcp.checksum") for part in ("-e", name)]
-        return subprocess.run(["tshark", "-r", capture, "-Y", display, "-T", "fields", *fields], capture_output=True, check=True).stdout
+        fields = [
+            part
+            for name in ("frame.time_epoch", "frame.len", "frame.cap_len", "tcp.seq_raw", "tcp.checksum")
+            for part in ("-e", name)
+        ]
+        return subprocess.run(
+            ["tshark", "-r", capture, "-Y", display, "-T", "fields", *fields], capture_output=True, check=True
+        ).stdout
 
     assert shown(path, ends) == shown(out, "tcp") != b""

@@ -20,15 +20,15 @@ MAY_USE = {
     "sources": {"errors", "sources", "_core.types", "_core.batch"},
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report"},
     "output": FACTS | {"output", "run", "_core.block"},
-    "api": FACTS | {"run", "output", "sources.captures"},
-    "cli": FACTS | {"cli", "api", "run", "output", "sources.captures", "sources.live"},
+    "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
+    "cli": FACTS | {"cli", "api", "run", "output", "sources.captures", "sources.live", "sources.filter", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "tcp", "decode", "key", "sink",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "link", "ip", "tcp", "decode", "key", "watch", "sink",
     "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "sweep", "batch",
     "block", "tracker", "probe",
 ]  # fmt: skip

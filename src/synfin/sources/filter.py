@@ -12,7 +12,9 @@ from synfin.errors import ConfigError
 _SNAPLEN = 262_144
 _ANY_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN
 _OPTIMIZE = 1
-_MISSING = "--filter needs libpcap, which is not installed (Debian and Ubuntu: libpcap0.8, Fedora: libpcap, Alpine: libpcap)"
+_MISSING = (
+    "--filter needs libpcap, which is not installed (Debian and Ubuntu: libpcap0.8, Fedora: libpcap, Alpine: libpcap)"
+)
 #: LINKTYPE_ of files -> DLT_ of libpcap on Linux; all others are equal (pcap/dlt.h). 14 is what some BSDs call raw IP.
 _DLT = {100: 11, 101: 12, 14: 12, 106: 19}
 #: Link types of which one at least must take an expression: Ethernet, raw IP, Linux cooked, 802.11.

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from synfin.errors import ConfigError
 
@@ -52,7 +53,9 @@ def parse_instant(value: str | int | datetime) -> int:
         except ValueError as error:
             raise ConfigError(f"{text!r} is not an instant: {error}") from None
         return (whole - _EPOCH) // timedelta(seconds=1) * NS_PER_S + _fraction(match["fraction"])
-    raise ConfigError(f"{text!r} is not an instant; write it like 2024-05-01T12:30:00.25 (UTC), with +02:00, or in seconds since 1970")
+    raise ConfigError(
+        f"{text!r} is not an instant; write it like 2024-05-01T12:30:00.25 (UTC), with +02:00, or in seconds since 1970"
+    )
 
 
 def _fraction(digits: str | None) -> int:
@@ -120,7 +123,4 @@ def _series(entries: Sequence[tuple[str, int, int]]) -> list[list[int]]:
 
 
 def _is_rotated(files: list[tuple[str, int, int]]) -> bool:
-    return all(
-        before[1] < after[1] and before[2] <= after[1] + _DISORDER_NS
-        for before, after in zip(files, files[1:], strict=False)
-    )
+    return all(before[1] < after[1] and before[2] <= after[1] + _DISORDER_NS for before, after in pairwise(files))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import struct
 
-import libpcap
 import pytest
 
+import libpcap
 from dialogue import Dialogue, ethernet, ipv4, tcp
 from synfin._core.probe import filtered
 from synfin.errors import ConfigError
@@ -33,7 +33,11 @@ def frames() -> list[bytes]:
     segment = tcp("10.0.0.1", "10.0.0.2", 40000, 80, seq=1, ack=0, flags=2)
     packet = ipv4("10.0.0.1", "10.0.0.2", segment)
     whole = [p.data for p in (*d.packets, *six.packets)]
-    whole += [ethernet(packet, vlans=[7]), ethernet(packet, vlans=[8, 9]), ethernet(ipv4("10.0.0.1", "10.0.0.2", bytes(20), protocol=17))]
+    whole += [
+        ethernet(packet, vlans=[7]),
+        ethernet(packet, vlans=[8, 9]),
+        ethernet(ipv4("10.0.0.1", "10.0.0.2", bytes(20), protocol=17)),
+    ]
     whole.append(ethernet(bytes(28), ethertype=0x0806))
     return whole + [frame[:length] for frame in whole for length in (0, 1, 11, 14, 20, 33, 35, 46, 53)]
 
@@ -95,7 +99,8 @@ def test_random_programs_end_as_with_libpcap():
         code, data = random_program(chance), chance.choice(packets)
         wire = len(data) + chance.randrange(3)
         assert libpcap.is_valid(code)
-        assert (found := filtered(code, data, wire)) == libpcap.passes(code, data, wire), code.hex()
+        found = filtered(code, data, wire)
+        assert found == libpcap.passes(code, data, wire), code.hex()
         passed += bool(found)
     assert 300 < passed < 2700
 
@@ -134,7 +139,10 @@ def test_a_program_of_any_length_is_refused_beyond_the_bound():
     assert filtered(step * 65536 + struct.pack("HBBI", *RETURN), b"") is None
 
 
-@pytest.mark.parametrize("expression", ["vlan 7", "vlan 7 and tcp port 80", "vlan 8", "not vlan", "tcp port 80", "len = 58", "ether proto 0x8100"])
+@pytest.mark.parametrize(
+    "expression",
+    ["vlan 7", "vlan 7 and tcp port 80", "vlan 8", "not vlan", "tcp port 80", "len = 58", "ether proto 0x8100"],
+)
 def test_a_stripped_vlan_tag_stands_in_its_place(expression):
     """Live, the kernel takes the tag out of the frame: the filter must see the frame that was on the wire."""
     packet = ipv4("10.0.0.1", "10.0.0.2", tcp("10.0.0.1", "10.0.0.2", 40000, 80, seq=1, ack=0, flags=2))
