@@ -125,9 +125,9 @@ def filtered(bytes code not None, bytes data not None, wire_len=None, vlan_tci=N
     cdef Program program
     cdef PacketRef packet
     cdef uint32_t size = <uint32_t>len(data)
-    cdef uint8_t* copy = <uint8_t*>malloc(len(data) + 1)
+    cdef uint8_t* copy = <uint8_t*>malloc(len(data) or 1)
     program.count = <uint32_t>(len(code) // sizeof(Instruction))
-    program.steps = <Instruction*>malloc(len(code) + 1)
+    program.steps = <Instruction*>malloc(len(code) or 1)
     memset(&packet, 0, sizeof(PacketRef))
     try:
         if copy == NULL or program.steps == NULL:

@@ -177,7 +177,8 @@ cdef int reserve(Core* core) noexcept nogil:
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
             or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
         return -1
-    if core.watch != NULL and watch_reserve(core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
+    if core.watch != NULL and watch_reserve(
+            core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
         return -1
     while core.facts.chunk_count < core.flows.chunk_count:
         if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:

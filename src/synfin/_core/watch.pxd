@@ -1,5 +1,5 @@
-# Which packets went to which record, kept only for records that somebody asked for. Packets are told by their place in the
-# input, records by their birth: a number that is never used twice. A SYN that is held beside a record has a birth of
+# Which packets went to which record, kept only for records that somebody asked for. Packets are told by their place in
+# the input, records by their birth: a number that is never used twice. A SYN that is held beside a record has a birth of
 # its own, which stands for the record that it may begin; until that is proven it leads to the record beside which it is
 # held.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
