@@ -54,6 +54,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "help": lambda: console("--help"),
     "help-track": lambda: console("track", "--help"),
     "help-explain": lambda: console("explain", "--help"),
+    "help-extract": lambda: console("extract", "--help"),
     "help-live": lambda: console("live", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import CaptureFormatError, ConfigError
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from synfin.output.arrow import Layout
+    from synfin.sources.filter import Filter
+    from synfin.sources.window import Window
 
+Instant = str | int | datetime
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -36,6 +40,9 @@ def scan(
     table: str = "flows",
     profile: str = "native",
     columns: Sequence[str] | None = None,
+    filter: str | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
     settings: Settings | None = None,
     strict: bool = False,
     **keywords: Any,
@@ -50,6 +57,10 @@ def scan(
         ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column
         ``<name>_ns`` with the exact nanoseconds since 1970; strings are plain.
     columns : names of the columns, in this order; all by default.
+    filter : a filter expression as tcpdump takes it, such as ``"tcp port 443"``; needs libpcap. Packets that do not match
+        are skipped as ``filtered``.
+    start, end : packets before `start`, at `end` or after it are skipped as ``outside_window``. Text (ISO 8601, UTC without
+        an offset, or seconds since 1970), nanoseconds since 1970, or a datetime.
     settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number).
     strict : a last packet that is cut is an error, too.
 
@@ -60,7 +71,8 @@ def scan(
 
     Raises
     ------
-    ConfigError : a table, profile, column or setting that does not exist.
+    ConfigError : a table, profile, column or setting that does not exist; a filter that libpcap does not take, or no libpcap;
+        a window that holds nothing.
     """
     if settings is not None and keywords:
         raise ConfigError("give settings or single settings as keywords, not both")
@@ -70,8 +82,11 @@ def scan(
         durations = {k: parse_duration(v) if isinstance(v, str) else v for k, v in keywords.items()}
         settings = Settings(**durations)
     from synfin.output.arrow import Layout
+    from synfin.sources.filter import Filter
+    from synfin.sources.window import Window
 
-    return Scan(paths, Layout.choose(table, columns, profile), settings, strict)
+    layout, wanted = Layout.choose(table, columns, profile), None if filter is None else Filter(filter)
+    return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end))
 
 
 def read(
@@ -80,6 +95,9 @@ def read(
     table: str = "flows",
     profile: str = "native",
     columns: Sequence[str] | None = None,
+    filter: str | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
     settings: Settings | None = None,
     strict: bool = False,
     **keywords: Any,
@@ -103,8 +121,9 @@ def read(
     import pyarrow as pa
 
     stream = scan(
-        paths, table=table, profile=profile, columns=columns, settings=settings, strict=strict, **keywords
-    )
+        paths, table=table, profile=profile, columns=columns, filter=filter, start=start, end=end, settings=settings,
+        strict=strict, **keywords,
+    )  # fmt: skip
     batches: list[pa.RecordBatch] = []
     try:
         for batch in stream:
@@ -122,11 +141,22 @@ class Scan:
     connections included, and then CaptureFormatError with its `path` and `offset`.
     """
 
-    def __init__(self, paths: Paths, layout: Layout, settings: Settings, strict: bool):
+    def __init__(
+        self,
+        paths: Paths,
+        layout: Layout,
+        settings: Settings,
+        strict: bool,
+        *,
+        filter: Filter | None = None,
+        window: Window | None = None,
+    ):
         self._paths = [os.fspath(paths)] if isinstance(paths, str | os.PathLike) else [os.fspath(p) for p in paths]
         self._layout = layout
         self._settings = settings
         self._strict = strict
+        self._filter = filter
+        self._window = window
         self._stdin_taken = False
         self.stats: dict[str, Any] | None = None  #: the tracker's account of the last pass that came to its end
 
@@ -160,7 +190,8 @@ class Scan:
             self._stdin_taken = True
         wanted = {"flow_columns": [], "interval_columns": []}
         wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
-        run = Run(CaptureInput(self._paths, strict=self._strict), self._settings, **wanted)
+        source = CaptureInput(self._paths, strict=self._strict, window=self._window)
+        run = Run(source, self._settings, filter=self._filter, **wanted)
         for _, block in run.blocks():
             yield layout.batch(block)
         self.stats = run.tracker.stats()

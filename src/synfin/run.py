@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from synfin.errors import CaptureFormatError
-from synfin.settings import Settings
+from synfin.settings import Selection, Settings
 
 if TYPE_CHECKING:
     from synfin._core.batch import PacketBatch
@@ -31,6 +31,7 @@ class Source(Protocol):
     files, interfaces : names by a packet's file_id and interface_id.
     bytes_read, bytes_total : bytes taken so far, and how many there are (None where nobody knows).
     drops : packets lost so far before the source could take them; None where it cannot know.
+    outside : packets so far that the source read and left out, because they lie outside the window of time.
     idle_clock_ns : the input clock (ns since 1970) to which an empty batch stands.
     report : what was found about the input so far.
     """
@@ -39,6 +40,8 @@ class Source(Protocol):
     interfaces: list[str]
     drops: int | None
 
+    @property
+    def outside(self) -> int: ...
     @property
     def bytes_read(self) -> int: ...
     @property
@@ -87,6 +90,8 @@ class Run:
     source : where packets come from; the run closes it.
     settings : how to track.
     flow_columns, interval_columns : names of the columns to fill; None for all, empty for no such table.
+    filter : gives the BPF program for a link type (`synfin.sources.filter.Filter`); packets that it rejects are skipped.
+    selection : records whose packets the tracker is to tell (`Tracker.selected`).
     tick : called after every batch of packets.
     """
 
@@ -97,6 +102,8 @@ class Run:
         *,
         flow_columns: Sequence[str] | None = None,
         interval_columns: Sequence[str] | None = None,
+        filter: Callable[[int], bytes] | None = None,
+        selection: Selection | None = None,
         tick: Callable[[], None] | None = None,
     ):
         from synfin._core.tracker import Tracker
@@ -108,12 +115,13 @@ class Run:
         wanted = {"flows": flow_columns, "intervals": interval_columns}
         self.tables = [table for table, columns in wanted.items() if columns is None or columns]
         flows, intervals = (None if columns is None else list(columns) for columns in wanted.values())
-        self.tracker = Tracker(settings, flows, intervals)
+        self.tracker = Tracker(settings, flows, intervals, filter, selection)
         self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
         self.bytes_read = 0  #: likewise
         self._reading = False
+        self._outside_told = 0
         self._drops_told: int | None = None
-        self._tell_drops()
+        self._tell_losses()
 
     def stop(self) -> None:
         """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off."""
@@ -130,10 +138,10 @@ class Run:
             while not self.interrupted and self._fill(batch):
                 while not self.track(batch):
                     yield from self._take(force=False)
-                self._tell_drops()
+                self._tell_losses()
                 if self.tick:
                     self.tick()
-            self._tell_drops()
+            self._tell_losses()
             while not self.tracker.finish():
                 yield from self._take(force=False)
             yield from self._take(force=True)
@@ -146,8 +154,12 @@ class Run:
         """Track one batch. False when finished rows must be taken first; then the same batch goes on where it stopped."""
         return self.tracker.feed(batch) if len(batch) else self.tracker.advance(self.source.idle_clock_ns)
 
-    def _tell_drops(self) -> None:
-        # From the first time on the interval table says how many, also where there are none.
+    def _tell_losses(self) -> None:
+        # Packets that came in no batch: in the source, and before it. From the first time that the source knows of drops,
+        # the interval table says how many, also where there are none.
+        if (outside := self.source.outside) > self._outside_told:
+            self.tracker.add_outside(outside - self._outside_told)
+            self._outside_told = outside
         drops = self.source.drops
         if drops is not None and drops != self._drops_told:
             self.tracker.add_drops(drops - (self._drops_told or 0))

@@ -223,4 +223,6 @@ SKIPS: tuple[tuple[str, str], ...] = (
     ("bad_ip_header", "An IP header that contradicts itself (version, header length, total length, extension chain)."),
     ("bad_tcp_header", "A TCP header that contradicts itself (data offset below 5 or beyond the IP payload)."),
     ("same_ends", "Both ends are the same address and port."),
+    ("filtered", "The filter expression (`--filter`) does not match the packet."),
+    ("outside_window", "The packet lies outside the window of time (`--from`, `--to`)."),
 )

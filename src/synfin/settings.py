@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
+from ipaddress import ip_address
 
 from synfin.errors import ConfigError
 
@@ -104,3 +105,45 @@ class Settings:
             raise ConfigError(f"key can hold 'vlan' only, not {', '.join(self.key)!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
+
+
+def parse_end(text: str) -> tuple[bytes, int | None]:
+    """Address (4 or 16 bytes) and port of an end: ``192.0.2.1``, ``192.0.2.1:443``, ``2001:db8::1``, ``[2001:db8::1]:443``.
+
+    The port is None where none is named. Raises ConfigError when the text is no end.
+    """
+    match = re.fullmatch(r"\[(?P<v6>[^\]]*)\](:(?P<port6>\d{1,5}))?|(?P<v4>[^:]*)(:(?P<port4>\d{1,5}))?|(?P<bare>.*)", text)
+    try:
+        assert match is not None
+        address = ip_address(match["v6"] or match["v4"] or match["bare"] or "")
+        port = match["port6"] or match["port4"]
+        if port is not None and int(port) > 65535:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{text!r} is no address or address and port; write 192.0.2.1:443 or [2001:db8::1]:443") from None
+    return address.packed, None if port is None else int(port)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Records that somebody asks for; every condition that is given must hold.
+
+    Parameters
+    ----------
+    flow_id : of the record.
+    client, server : address and port of that end (`parse_end`).
+
+    Raises
+    ------
+    ConfigError : nothing is asked for.
+    """
+
+    flow_id: int | None = None
+    client: tuple[bytes, int | None] | None = None
+    server: tuple[bytes, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.flow_id is None and self.client is None and self.server is None:
+            raise ConfigError("say which connections: --flow ID, --client IP[:PORT] or --server IP[:PORT]")
+        if self.flow_id is not None and not 0 <= self.flow_id < 1 << 63:
+            raise ConfigError(f"{self.flow_id} is no flow_id: they lie between 0 and 2^63 - 1")

@@ -21,17 +21,18 @@ MAY_USE = {
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report"},
     "output": FACTS | {"output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
-    "api": FACTS | {"run", "output", "sources.captures"},
-    "cli": FACTS | {"cli", "api", "run", "output", "explain", "sources.captures", "sources.live"},
+    "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
+    "cli": FACTS
+    | {"cli", "api", "run", "output", "explain", "sources.captures", "sources.live", "sources.filter", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "icmp", "tcp", "decode", "key", "sink",
-    "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep", "batch",
-    "block", "snapshot", "tracker", "probe",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "link", "ip", "icmp", "tcp", "decode", "key", "watch",
+    "sink", "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep",
+    "batch", "block", "snapshot", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"link", "ip", "icmp", "tcp", "decode"}
 PACKET = {"bytes", "types"}

@@ -69,7 +69,7 @@ class RingSource:
     files: tuple = ()
     interfaces = ("fake",)
     report = drops = bytes_total = None
-    bytes_read = idle_clock_ns = 0
+    bytes_read = idle_clock_ns = outside = 0
 
     def __init__(self, blocks: list[bytes], size: int, *, slots: int = 2, link_type: int = 1, skip_outgoing: bool = False):
         self.size, self.blocks = size, list(blocks)

@@ -55,6 +55,7 @@ cdef class PacketBatch:
         p.wire_len = len(data) if wire_len is None else wire_len
         p.time_ns = time_ns
         p.clock_ns = time_ns if clock_ns is None else clock_ns
+        p.stamp_ns = time_ns
         p.number = number
         p.file_id = file_id
         p.interface_id = interface_id
@@ -75,6 +76,24 @@ cdef class PacketBatch:
             part.c.count += 1
         part._keep = list(self._keep)
         return part
+
+    def captured(self, unsigned int which):
+        """One packet as it was captured.
+
+        Returns
+        -------
+        (data, stamp_ns, wire_len, link_type, interface_id) : bytes, copied; the timestamp in nanoseconds since 1970, also
+            where the clock has replaced it; bytes on the wire; LINKTYPE_ value; index in the run's list, -1 for none.
+
+        Raises
+        ------
+        IndexError : the batch holds no such packet.
+        """
+        if which >= self.c.count:
+            raise IndexError("the batch holds no such packet")
+        cdef PacketRef* p = &self.c.packets[which]
+        data = p.data[:p.captured_len] if p.captured_len else b""
+        return data, p.stamp_ns, p.wire_len, p.link_type, p.interface_id
 
     def packets(self):
         """The packets as a list of tuples.

@@ -5,11 +5,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 from synfin._core.arena cimport Arena, arena_at, arena_give, arena_take
 from synfin._core.declared cimport *
+from synfin._core.filter cimport Program
 from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
 from synfin._core.key cimport NO_VLAN, Key, flow_id_of, key_hash
 from synfin._core.sink cimport Sink
 from synfin._core.types cimport *
+from synfin._core.watch cimport Watch
 from synfin._core.wheel cimport *
 
 cdef enum:
@@ -70,6 +72,8 @@ cdef struct Core:
     Sink interval_rows
     Stats stats
     int64_t clock            # input clock: the highest that a packet brought
+    Program* programs        # by link type; NULL: no filter
+    Watch* watch             # NULL: nobody asks which packets went where
     int64_t next_sweep       # no deadline and no slice's end lies before it
 
 # One segment on its way through the record it belongs to.

@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 from synfin._core.batch cimport PacketBatch
 from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
+from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.flow cimport AddressPair, Closing, Copies, Facts, Flow, Trouble, Vlans
 from synfin._core.intervals cimport (
     RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
@@ -151,6 +152,38 @@ def packets_between(PacketBatch batch not None, set ends not None, uint16_t flag
             if (<const char*>key.addr)[:36] in ends:
                 found.append(i)
     return found
+
+
+def filtered(bytes code not None, bytes data not None, wire_len=None, vlan_tci=None):
+    """What a BPF program (struct bpf_insn, native byte order) says of one packet; arguments as for `decode`.
+
+    Returns
+    -------
+    bool or None : does the packet pass? None: the program is refused.
+    """
+    cdef Program program
+    cdef PacketRef packet
+    cdef uint32_t size = <uint32_t>len(data)
+    cdef uint8_t* copy = <uint8_t*>malloc(len(data) or 1)
+    program.count = <uint32_t>(len(code) // sizeof(Instruction))
+    program.steps = <Instruction*>malloc(len(code) or 1)
+    memset(&packet, 0, sizeof(PacketRef))
+    try:
+        if copy == NULL or program.steps == NULL:
+            raise MemoryError
+        memcpy(program.steps, <const char*>code, len(code))
+        memcpy(copy, <const char*>data, size)
+        packet.data = copy
+        packet.captured_len = size
+        packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
+        if vlan_tci is not None:
+            packet.vlan_tci = <uint16_t>vlan_tci
+            packet.flags = PF_VLAN
+            packet.wire_len += 4
+        return filter_accepts(&program, &packet) if filter_is_sound(&program) else None
+    finally:
+        free(program.steps)
+        free(copy)
 
 
 def sequence(uint32_t a, uint32_t b) -> tuple:

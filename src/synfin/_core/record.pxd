@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 from synfin._core.border cimport release_held
 from synfin._core.core cimport *
 from synfin._core.row cimport handshake_outcome, put_row
+from synfin._core.watch cimport watch_end
 
 cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
     if facts.closing:
@@ -41,6 +42,8 @@ cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at)
         face_change(core, at, face_of(flow), 0)
     put_row(core, number, reason)
     flow_key(core, number, &key)
+    if core.watch != NULL:
+        watch_end(core.watch, number, &key, client_end(flow))
     table_remove(core, key.hash, number)
     timer_unlink(core, number, facts)
     release_blocks(core, number, flow, facts)

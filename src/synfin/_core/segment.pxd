@@ -13,6 +13,7 @@ from synfin._core.opening cimport (
 )
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.seq cimport seq_gt
+from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
 
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
 
@@ -185,16 +186,21 @@ cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
     x.facts.first_packet = x.packet.number
     x.facts.first_file = x.packet.file_id
     x.facts.interface_id = x.packet.interface_id
+    if x.core.watch != NULL:
+        watch_begin(x.core.watch, x.number, key, x.facts.flow_id)
     set_first_states(x)
     apply_segment(x, 0, PH_FREE)
 
 # The held SYN was the opening of a new connection: the old record ends, the new one begins with it and this segment.
 cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     cdef Held held = copies_of(x.core, x.facts).held
+    cdef uint32_t birth = x.core.watch.of[x.number].held if x.core.watch != NULL else 0
     cdef uint32_t face
     x.flow.marks &= ~<uint8_t>FM_HELD
     end_record(x.core, x.number, END_REUSE, x.effective)
     use_record(x, flow_create(x.core, key))
+    if x.core.watch != NULL:
+        watch_prove(x.core.watch, x.number, birth)
     x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.ring.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
     x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
@@ -206,6 +212,12 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     face = face_of(x.flow)
     face_change(x.core, x.effective, 0, face)
     apply_segment(x, face, PH_FREE)
+
+# Somebody asks which packets went where, and this one is held.
+cdef inline void note_held(Context* x, const Key* key) noexcept nogil:
+    cdef const Held* held = &copies_of(x.core, x.facts).held
+    watch_hold(x.core.watch, x.number, key,
+               flow_id_of(key, x.core.config.key_vlan, held.first_ns, x.segment.seq), held.count == 1)
 
 cdef inline void count_segment(Core* core, const Segment* segment, int64_t effective) noexcept nogil:
     interval_packet(&core.intervals, effective, segment.ip_bytes)
@@ -272,6 +284,8 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         phase = flow.phase
         face = face_of(flow)
         hold_syn(&x)
+        if core.watch != NULL:
+            note_held(&x, key)
         settle_phase(&x)                 # it may show the second end of a midstream record
         settle_deadline(&x, phase, False)
         face_change(core, x.effective, face, face_of(flow))

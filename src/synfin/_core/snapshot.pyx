@@ -82,7 +82,7 @@ cdef object _held(Core* core, Flow* flow, Facts* facts):
     held = &(<Copies*>arena_at(&core.copies, facts.copies)).held
     return {
         "by": "client" if held.end == client_end(flow) else "server",
-        "isn": held.copies[0].opening.isn,
+        "isn": held.ring.copies[0].opening.isn,
         "count": held.count,
         "first_packet": held.first_packet,
         "first_ns": held.first_ns,

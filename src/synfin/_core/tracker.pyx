@@ -1,8 +1,8 @@
 """The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
 
 cimport cython
-from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
@@ -10,11 +10,14 @@ from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
+from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.key cimport Key, key_of
+from synfin._core.link cimport LK_UNKNOWN, first_layer
 from synfin._core.quote cimport track_quote
 from synfin._core.segment cimport track_segment
 from synfin._core.snapshot cimport live_record
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
+from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_packet, watch_reserve, watch_wants
 
 import os
 
@@ -45,6 +48,10 @@ cdef struct Stages:
 cdef inline bint is_quote(const Stages* stages, uint32_t i) noexcept nogil:
     return stages.verdicts[i] == VD_ICMP_ERROR and stages.segments[i].quoted
 
+cdef inline bint is_filtered(const Core* core, const PacketRef* packet) noexcept nogil:
+    cdef const Program* program = &core.programs[packet.link_type]
+    return program.steps != NULL and not filter_accepts(program, packet)
+
 # Decodes a batch and starts loading the index slots that it will look at.
 cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
     cdef uint32_t i
@@ -52,6 +59,9 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
     stages.at = 0
     stages.stepping = False
     for i in range(batch.count):
+        if core.programs != NULL and is_filtered(core, &batch.packets[i]):
+            stages.verdicts[i] = VD_FILTERED
+            continue
         stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
         if stages.verdicts[i] == VD_SEGMENT or is_quote(stages, i):
             key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
@@ -126,6 +136,8 @@ cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept n
             core.stats.packets += 1
             if stages.verdicts[stages.at] == VD_SEGMENT:
                 track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
+                if core.watch != NULL:
+                    watch_packet(core.watch, table_find(core, &stages.keys[stages.at]), core.stats.packets)
             else:
                 count_skip(core, stages.verdicts[stages.at], packet)
                 if is_quote(stages, stages.at):
@@ -172,6 +184,9 @@ cdef int reserve(Core* core) noexcept nogil:
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
             or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
         return -1
+    if core.watch != NULL and watch_reserve(
+            core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
+        return -1
     while core.facts.chunk_count < core.flows.chunk_count:
         if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
             return -1
@@ -188,6 +203,8 @@ cdef class Tracker:
     ----------
     settings : synfin.settings.Settings
     flow_columns, interval_columns : names of the columns to write; None for all, an empty list for none.
+    filter : gives the BPF program (struct bpf_insn, native byte order) for a link type; None for no filter.
+    selection : a synfin.settings.Selection; the packets of its records are then told by `selected`.
 
     Notes
     -----
@@ -201,8 +218,9 @@ cdef class Tracker:
     cdef uint32_t finishing  # the next record to end, 0 before the last sweep
     cdef bint finished
     cdef bint busy
+    cdef object filter
 
-    def __cinit__(self, settings, flow_columns=None, interval_columns=None):
+    def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         if self.core == NULL or self.stages == NULL:
@@ -224,6 +242,13 @@ cdef class Tracker:
             raise MemoryError("no memory for a tracker")
         self._open_rows()
         self._open_interval_rows()
+        self.filter = filter
+        if filter is not None:
+            self.core.programs = <Program*>calloc(65536, sizeof(Program))
+            if self.core.programs == NULL:
+                raise MemoryError("no memory for a filter")
+        if selection is not None:
+            self._watch(selection)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -241,6 +266,12 @@ cdef class Tracker:
             free(self.core.intervals.run_rtt[1].buckets)
             sink_close(&self.core.rows)
             sink_close(&self.core.interval_rows)
+            if self.core.programs != NULL:
+                for i in range(65536):
+                    free(self.core.programs[i].steps)
+                free(self.core.programs)
+            if self.core.watch != NULL:
+                watch_free(self.core.watch)
             free(self.core)
         free(self.stages)
 
@@ -307,6 +338,8 @@ cdef class Tracker:
             returns None for both tables, then `feed` the same batch again; it goes on where it stopped.
         """
         cdef bint done, failed = False
+        if self.core.programs != NULL:
+            self._compile(batch)
         self._enter()
         with nogil:
             if self.stages.at >= self.stages.count:
@@ -320,6 +353,73 @@ cdef class Tracker:
         if failed:
             raise MemoryError(f"no memory for more than {self.core.table.count} live connections")
         return done
+
+    cdef int _compile(self, PacketBatch batch) except -1:
+        # Fetches the program of every link type that is new in the batch.
+        cdef uint32_t i
+        cdef Program* program
+        cdef const uint8_t* start
+        cdef bytes code
+        for i in range(batch.c.count):
+            program = &self.core.programs[batch.c.packets[i].link_type]
+            # A link type that is not decoded has a name of its own among the skips, and libpcap knows few of them.
+            if program.steps != NULL or first_layer(batch.c.packets[i].link_type) == LK_UNKNOWN:
+                continue
+            code = self.filter(batch.c.packets[i].link_type)
+            start = code
+            program.count = <uint32_t>(len(code) // sizeof(Instruction))
+            program.steps = <Instruction*>malloc(len(code) + 1)
+            if program.steps == NULL:
+                raise MemoryError("no memory for a filter")
+            memcpy(program.steps, start, len(code))
+            if not filter_is_sound(program):
+                free(program.steps)
+                program.steps = NULL
+                raise SynfinError("the filter's program cannot be run: it is too long, jumps too far or has no end")
+        return 0
+
+    cdef int _watch(self, selection) except -1:
+        cdef Watch* watch = <Watch*>calloc(1, sizeof(Watch))
+        cdef WatchedEnd* side
+        cdef const uint8_t* address
+        cdef bytes packed
+        if watch == NULL:
+            raise MemoryError("no memory for a selection")
+        self.core.watch = watch
+        watch.by_flow_id = selection.flow_id is not None
+        watch.flow_id = selection.flow_id or 0
+        for i, asked in enumerate((selection.client, selection.server)):
+            if asked is None:
+                continue
+            packed, port = asked
+            address = packed
+            side = &watch.side[<int>i]
+            side.asked = True
+            side.ip_version = 4 if len(packed) == 4 else 6
+            memcpy(side.addr, address, min(len(packed), 16))
+            side.port = -1 if port is None else port
+        return 0
+
+    def selected(self):
+        """Of the records of the selection that have ended: how many, and the places of their packets.
+
+        Returns
+        -------
+        (int, bytes) : records; 64-bit integers in native order, ascending: which packets of those that were fed, from 1.
+        """
+        cdef Watch* w = self.core.watch
+        cdef uint64_t i, count = 0
+        cdef int64_t records = 0
+        if w == NULL:
+            raise SynfinError("no records were asked for")
+        for i in range(1, w.birth_count):
+            records += w.births[i].chosen and w.births[i].to == i
+        for i in range(w.packet_count):
+            if watch_wants(w, i):
+                w.packets[count] = w.packets[i]
+                count += 1
+        w.packet_count = 0       # told once
+        return records, (<char*>w.packets)[:count * sizeof(int64_t)] if count else b""
 
     def advance(self, int64_t clock_ns):
         """Let capture time reach `clock_ns` without a packet (an idle live link). Returns like `feed`."""
@@ -338,6 +438,10 @@ cdef class Tracker:
         self.core.intervals.knows_drops = True
         if count and self.core.clock != NEVER:
             interval_count(&self.core.intervals, self.core.clock, ICOL_CAPTURE_DROPS, count)
+
+    def add_outside(self, int64_t count):
+        """Count packets that the source read and left out, because they lie outside the window of time."""
+        self.core.stats.skips[<int>VD_OUTSIDE_WINDOW] += count
 
     def finish(self):
         """End the input: open records are written as they stand. Returns like `feed`; call it until it returns True."""
@@ -428,7 +532,7 @@ cdef class Tracker:
         count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
         counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
         return {
-            "packets": stats.packets,
+            "packets": stats.packets + stats.skips[<int>VD_OUTSIDE_WINDOW],
             "packets_in_records": stats.packets_in_records,
             "records": stats.records,
             "live": core.table.count,

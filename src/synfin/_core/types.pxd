@@ -9,6 +9,7 @@ cdef struct PacketRef:
     uint32_t wire_len        # length on the wire, never below captured_len (with PF_VLAN: captured_len + 4)
     int64_t time_ns          # since 1970; already replaced by the clock where the packet was a lone outlier
     int64_t clock_ns         # the input clock, this packet included
+    int64_t stamp_ns         # since 1970, as captured
     int64_t number           # from 1 in its file
     int32_t file_id          # index in the run's list of files; -1 when live
     int32_t interface_id     # index in the run's list of interface names; -1 when there is none
@@ -52,8 +53,10 @@ cdef enum Verdict:
     VD_BAD_IP = 6
     VD_BAD_TCP = 7
     VD_SAME_ENDS = 8
-    VD_LINK_TYPE = 9         # link layer not decoded: counted as link_type_N
-    VD_COUNT = 10
+    VD_FILTERED = 9
+    VD_OUTSIDE_WINDOW = 10
+    VD_LINK_TYPE = 11        # link layer not decoded: counted as link_type_N
+    VD_COUNT = 12
 
 # One TCP segment, host byte order. Addresses are network order; IPv4 uses the first 4 bytes, the rest is 0.
 cdef struct Segment:

@@ -11,6 +11,7 @@ import click
 from synfin import __version__
 from synfin.cli.columns import columns
 from synfin.cli.explain import explain
+from synfin.cli.extract import extract
 from synfin.cli.job import Terminated, break_off
 from synfin.cli.live import live
 from synfin.cli.track import track
@@ -31,6 +32,7 @@ def cli() -> None:
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin explain capture.pcap --first 1         one connection, segment by segment
+    synfin extract x.pcap --client 10.0.0.7 -o y.pcapng   its packets
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
@@ -56,6 +58,7 @@ def completion(shell: str) -> None:
 cli.add_command(track)
 cli.add_command(live)
 cli.add_command(explain)
+cli.add_command(extract)
 cli.add_command(columns)
 
 

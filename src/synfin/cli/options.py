@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from synfin.errors import ConfigError
-from synfin.settings import NS_PER_S, Settings, parse_duration, parse_ports
+from synfin.settings import NS_PER_S, Settings, parse_duration, parse_end, parse_ports
+from synfin.sources.filter import Filter
+from synfin.sources.window import Window, parse_instant
 
 
 class Duration(click.ParamType):
@@ -40,6 +42,54 @@ class Ports(click.ParamType):
             return parse_ports(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+
+class Instant(click.ParamType):
+    """An instant in ISO 8601 or in seconds since 1970, as nanoseconds since 1970."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Nanoseconds since 1970; a usage error when the text is no instant."""
+        try:
+            return parse_instant(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class End(click.ParamType):
+    """An end of a connection such as 192.0.2.1, 192.0.2.1:443 or [2001:db8::1]:443."""
+
+    name = "end"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[bytes, int | None]:
+        """Address and port; a usage error when the text is no end."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_end(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+_NARROWING = (
+    click.option("--filter", "expression", metavar="EXPR", help="Track only packets that match a filter expression as tcpdump takes it (needs libpcap); the others count as `filtered`."),
+    click.option("--from", "start", type=Instant(), metavar="INSTANT", help="Leave out packets before it: 2024-05-01T12:30:00.25 (UTC), with an offset such as +02:00, or seconds since 1970."),
+    click.option("--to", "end", type=Instant(), metavar="INSTANT", help="Leave out packets at it and after it. Those left out count as `outside_window`."),
+)
+
+
+def narrowing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that narrow the input."""
+    for option in reversed(_NARROWING):
+        command = option(command)
+    return command
+
+
+def narrowing_from(options: dict[str, Any]) -> tuple[Filter | None, Window | None]:
+    """The filter and the window that the options mean; they are taken out of `options`. Raises ConfigError."""
+    expression, start, end = (options.pop(name) for name in ("expression", "start", "end"))
+    return None if expression is None else Filter(expression), Window.of(start, end)
 
 
 #: Field of Settings -> help. The option is the field's name with dashes, its default the field's.

@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from synfin.cli.job import Job, destination, job_options
-from synfin.cli.options import settings_from, settings_options
+from synfin.cli.options import narrowing_from, narrowing_options, settings_from, settings_options
 from synfin.errors import ConfigError
 
 
 @click.command(short_help="Track captures: rows and a summary.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
 @click.option("--strict", is_flag=True, help="Exit 1 also when only the last packet of a capture is cut.")
+@narrowing_options
 @job_options
 @settings_options
 def track(captures: tuple[str, ...], **options: Any) -> int:
@@ -28,11 +29,12 @@ def track(captures: tuple[str, ...], **options: Any) -> int:
     """
     from synfin.sources.captures import CaptureInput
 
+    filter, window = narrowing_from(options)
     settings = settings_from(options)
     _check_input(captures, options["out"])
     rows = destination(options)
-    source = CaptureInput(list(captures), strict=options["strict"])
-    return Job(source, settings, rows, options).execute()
+    source = CaptureInput(list(captures), strict=options["strict"], window=window)
+    return Job(source, settings, rows, options, filter=filter).execute()
 
 
 def _check_input(captures: tuple[str, ...], out: str | None) -> None:

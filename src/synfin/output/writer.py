@@ -94,7 +94,7 @@ class Output:
         try:
             for table, path in self._places().items():
                 self._sinks[table] = sink = StandardOutput() if path is None else AsideFile(path)
-                self._writers[table] = _guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
+                self._writers[table] = guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
         except BaseException:
             self.abort()
             raise
@@ -106,16 +106,16 @@ class Output:
 
     def write(self, table: str, batch: pa.RecordBatch) -> None:
         """Add rows to a table. Raises ExportError; BrokenPipeError when the reader of standard output is gone."""
-        _guarded(self._sinks[table].name, self._writers[table].write, batch)
+        guarded(self._sinks[table].name, self._writers[table].write, batch)
 
     def commit(self, metadata: dict[str, str]) -> None:
         """Complete all files, give them their names, and remove what `overwrite` replaces."""
         for table, writer in self._writers.items():
-            _guarded(self._sinks[table].name, writer.close, metadata)
+            guarded(self._sinks[table].name, writer.close, metadata)
         for sink in self._sinks.values():
-            _guarded(sink.name, sink.finish)
+            guarded(sink.name, sink.finish)
         for sink in self._sinks.values():
-            _guarded(sink.name, sink.rename)
+            guarded(sink.name, sink.rename)
         new = {sink.name for sink in self._sinks.values()}
         for path in self._old:
             if str(path) not in new:
@@ -145,7 +145,7 @@ class Output:
         number = max(parts.values(), default=-1) + 1 if target.append else 0
         for folder in (target.path, *(target.path / table for table in target.tables)):
             if not folder.is_dir():
-                _guarded(str(folder), folder.mkdir)
+                guarded(str(folder), folder.mkdir)
                 self._made.append(folder)
         return {table: target.path / table / f"part-{number:05d}.{target.format}" for table in target.tables}
 
@@ -168,7 +168,7 @@ class AsideFile:
         self._path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
         straight = self._path.exists() and not self._path.is_file()
         self._aside = None if straight else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        self.file = _guarded(self.name, self._open)
+        self.file = guarded(self.name, self._open)
 
     def _open(self) -> pa.NativeFile:
         import pyarrow as pa
@@ -254,7 +254,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _guarded(name: str, call: Any, *arguments: Any) -> Any:
+def guarded(name: str, call: Any, *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except BrokenPipeError:

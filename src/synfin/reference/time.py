@@ -31,6 +31,7 @@ class Stamped(NamedTuple):
     file: str
     number: int
     step_back: bool  # after this packet, the input clock goes back to its time
+    outside: bool = False  # of the window
 
 
 class Source:
@@ -41,6 +42,7 @@ class Source:
         self.packets = packets
         self.at = 0
         self.clock: int | None = None
+        self.inside: int | None = None  # the clock as packets inside the window alone move it
         self.outliers = 0
         self.head: tuple[int, int | None, bool] | None = None
 
@@ -76,19 +78,29 @@ class Source:
         return self.packets[self.at - 1], time, self.at
 
 
-def merge(sources: list[Source]) -> Iterator[Stamped]:
-    """All packets of all sources, by their sources' clocks, ties in the order of the list."""
+def merge(sources: list[Source], window: tuple[int, int] | None = None) -> Iterator[Stamped]:
+    """All packets of all sources, by their sources' clocks, ties in the order of the list.
+
+    Those outside the window [begin, end) are merged and judged as the others, and move no input clock.
+    """
     clock, behind = None, 0
     waiting = [source for source in sources if source.packets]
     while waiting:
         source = min(waiting, key=Source.peek)
         packet, time, number = source.take()
-        clock = max(source.clock or 0, clock) if clock is not None else source.clock or 0
+        if window and not window[0] <= time < window[1]:
+            yield Stamped(packet, time, clock or 0, source.name, number, False, outside=True)
+            if source.at == len(source.packets):
+                waiting.remove(source)
+            continue
+        own = min(time, source.clock or 0)
+        source.inside = own if source.inside is None else max(own, source.inside)
+        clock = max(source.inside, clock) if clock is not None else source.inside
         behind = behind + 1 if time < clock - HOUR else 0
         step_back = behind == STEP_AFTER
         yield Stamped(packet, time, clock, source.name, number, step_back)
         if step_back:
-            clock, source.clock, behind = time, time, 0
+            clock, source.clock, source.inside, behind = time, time, time, 0
         if source.at == len(source.packets):
             waiting.remove(source)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from synfin.settings import Settings
@@ -31,8 +31,9 @@ class Result(NamedTuple):
 class Tracker:
     """Live records by key, and the heap of their deadlines (stale entries are dropped when they come up)."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, matches: Callable[[Packet], bool] | None = None):
         self.settings = settings
+        self.matches = matches
         self.live: dict[tuple, Connection] = {}
         self.deadlines: list[tuple[int, int, tuple]] = []
         self.intervals = IntervalTable(settings.interval)
@@ -47,8 +48,13 @@ class Tracker:
     def packet(self, stamped: Stamped) -> None:
         """One packet in merged order."""
         self.packets += 1
+        if stamped.outside:
+            self.skips["outside_window"] += 1
+            return
         self.expire(stamped.clock - self.settings.reorder)
         try:
+            if self.matches and not self.matches(stamped.packet):
+                raise Skip("filtered")
             segment = decode(stamped.packet.data, stamped.packet.wire_len, stamped.packet.link_type)
         except Skip as reason:
             self.skips[str(reason)] += 1
@@ -161,13 +167,21 @@ class Tracker:
         self.intervals.cut(clock, clock)
 
 
-def track(sources: Iterable[tuple[str, Sequence[Packet]]], settings: Settings | None = None) -> Result:
+def track(
+    sources: Iterable[tuple[str, Sequence[Packet]]],
+    settings: Settings | None = None,
+    *,
+    window: tuple[int, int] | None = None,
+    matches: Callable[[Packet], bool] | None = None,
+) -> Result:
     """Track captures in plain Python: the rows that synfin must give.
 
     Parameters
     ----------
     sources : (name, packets) of each file, in path order; names become ``first_file``.
     settings : of the run; defaults if None.
+    window : packets before the first instant (ns since 1970), or from the second on, are ``outside_window``.
+    matches : of the others, those for which it is not true are ``filtered``.
 
     Returns
     -------
@@ -181,10 +195,11 @@ def track(sources: Iterable[tuple[str, Sequence[Packet]]], settings: Settings | 
     """
     settings = settings or Settings()
     inputs = [Source(name, packets) for name, packets in sources]
-    tracker, clock = Tracker(settings), None
-    for stamped in merge(inputs):
+    tracker, clock = Tracker(settings, matches), None
+    for stamped in merge(inputs, window):
         tracker.packet(stamped)
-        clock = stamped.time if stamped.step_back else stamped.clock
+        if not stamped.outside:
+            clock = stamped.time if stamped.step_back else stamped.clock
     if clock is not None:
         tracker.finish(clock)
     outliers = sum(source.outliers for source in inputs)

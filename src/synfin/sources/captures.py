@@ -13,7 +13,8 @@ from synfin.sources.paths import expand
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, ClockIncident, FileReport, InputReport
 from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile, read_ahead
-from synfin.sources.survey import Survey
+from synfin.sources.survey import Entry, Survey
+from synfin.sources.window import Window
 
 _LEAST_CHUNK_BYTES = 1 << 16
 _MOST_DROPS = 1 << 62  # a sum that the tracker can hold, whatever damaged captures claim
@@ -27,6 +28,7 @@ class CaptureInput:
     paths : files, globs, folders; ``-`` is standard input.
     strict : a truncated capture counts as a failure (see InputReport.failed).
     chunk_bytes : the most bytes that are read at a time.
+    window : packets outside it are counted and left out, and do not move the clock.
 
     Raises
     ------
@@ -47,12 +49,20 @@ class CaptureInput:
 
     idle_clock_ns = 0  # a capture never keeps anyone waiting
 
-    def __init__(self, paths: Iterable[str | os.PathLike], *, strict: bool = False, chunk_bytes: int = CHUNK_BYTES):
+    def __init__(
+        self,
+        paths: Iterable[str | os.PathLike],
+        *,
+        strict: bool = False,
+        chunk_bytes: int = CHUNK_BYTES,
+        window: Window | None = None,
+    ):
         self.files: list[str] = []
         self.interfaces = Interfaces()
         self._report = InputReport(strict)
         self._chunk_bytes = chunk_bytes
-        self._merger = merge.Merger()
+        self._window = window
+        self._merger = merge.Merger(window.start_ns, window.end_ns) if window else merge.Merger()
         self._open: dict[int, Reader] = {}
         self._past_bytes = 0
         self.drops: int | None = None
@@ -86,13 +96,15 @@ class CaptureInput:
         self._enter(reader, has_packet)
 
     def _open_set(self, found: list[str], paths: list[str]) -> None:
-        survey = Survey(self._report, self.interfaces, set(paths))
+        survey = Survey(self._report, self.interfaces, set(paths), skim=self._window is not None)
         self.bytes_total = 0
+        entries: list[Entry] = []
         for path in found:
             entry = survey.look(path, len(self.files))
             if entry is None:
                 continue
             self._accept(path)
+            entries.append(entry)
             size = entry.size
             self.bytes_total = None if size is None or self.bytes_total is None else self.bytes_total + size
             if entry.first_ns is not None:
@@ -104,8 +116,25 @@ class CaptureInput:
             reasons += [f"{path}: {reason}" for path, reason in self._report.skipped]
             told = "; ".join(reasons[:3])
             raise CaptureOpenError(f"no capture in {', '.join(paths)} ({told}); {ACCEPTED}", paths[0])
+        if self._window:
+            self._leave_out(entries, self._window)
         self._waiting.sort(key=lambda item: item[:2], reverse=True)
         self._announce()
+
+    def _leave_out(self, entries: list[Entry], window: Window) -> None:
+        # Drops the files that need not be read to know that they lie outside the window.
+        told = [
+            (path, entry.first_ns, entry.skimmed_ns)
+            for path, entry in zip(self.files, entries, strict=True)
+            if entry.first_ns is not None and entry.skimmed_ns is not None
+        ]
+        useless = {told[place][0] for place in window.leaves_out(told)}
+        self._waiting = [item for item in self._waiting if self.files[item[1]] not in useless]
+        self._report.left_out = [path for path in self.files if path in useless]
+        if self.bytes_total is not None:
+            self.bytes_total -= sum(
+                entry.size or 0 for path, entry in zip(self.files, entries, strict=True) if path in useless
+            )
 
     def _accept(self, path: str) -> None:
         self.files.append(path)
@@ -177,6 +206,8 @@ class CaptureInput:
                 capture.name_interface(self.interfaces.number(*capture.interface_name))
             elif len(batch):
                 break  # what follows may change bytes that the batch borrows
+            elif status == merge.BATCH:
+                merger.begin(batch)  # so many packets that waited lay outside the window
             elif status == merge.NEED:
                 self._open[merger.first.file_id].advance()
             elif self._waiting and status in (merge.JOIN, merge.IDLE):
@@ -189,6 +220,11 @@ class CaptureInput:
                 if self._leave(reader):
                     break  # `drops` is told here, between the file's last packet and the next one, whatever the batches
         return True
+
+    @property
+    def outside(self) -> int:
+        """Packets so far that lay outside the window."""
+        return self._merger.outside
 
     @property
     def bytes_read(self) -> int:

@@ -133,7 +133,7 @@ cdef inline void clock_judge(SourceClock* c, PacketRef* p) noexcept nogil:
     p[0] = c.slots[c.first].packet
     stamp = p.time_ns
     if p.flags & PF_UNTIMED:
-        p.time_ns = c.now_ns
+        p.time_ns = p.stamp_ns = c.now_ns
         p.flags &= <uint8_t>~PF_UNTIMED
     elif not c.started:
         if c.count >= 3 and _behind_first(c, 1) and _behind_first(c, 2):

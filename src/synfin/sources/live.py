@@ -103,6 +103,7 @@ class LiveInput:
         self, interface: str, *, ring_bytes: int = RING_BYTES, block_bytes: int = BLOCK_BYTES, seconds: float | None = None
     ):
         self.files: list[str] = []
+        self.outside = 0
         self.interfaces = [interface]
         self.bytes_total = None
         self._report = LiveReport(interface=interface)

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from synfin._core.batch cimport PacketBatch
-from synfin._core.types cimport BATCH_PACKETS, Batch, PacketRef
+from synfin._core.types cimport BATCH_PACKETS, PF_STEP_BACK, Batch, PacketRef
 from synfin.sources.clock cimport CE_COUNT, CLOCK_EVENTS, ClockEvent, ClockLog, InputClock, clock_free, input_clock_take
 from synfin.sources.frame cimport FE_STREAM, FR_PACKET, frame_fail, frame_free, frame_stash
 from synfin.sources.source cimport Source, source_next
@@ -33,6 +33,9 @@ cdef struct Merge:
     ClockLog log
     int64_t waiting_ns       # clock of the first packet of the next file that is not open yet; INT64_MAX for none
     int64_t waiting_order
+    int64_t start_ns         # the window: packets from start_ns on and before end_ns
+    int64_t end_ns
+    int64_t outside          # packets outside it
     uint32_t count
     Source* heap[MAX_OPEN]   # by (clock of the head, file_id); only the root may be without a head
 
@@ -72,13 +75,23 @@ cdef void _sift_up(Merge* m, uint32_t at) noexcept nogil:
 
 
 cdef inline void _give(Merge* m, Source* s, Batch* b) noexcept nogil:
-    # Counts the packet that stands in the batch's next place as given out.
+    # Counts the packet that stands in the batch's next place, and gives it out if it lies inside the window.
     cdef PacketRef* p = &b.packets[b.count]
+    cdef int64_t reached
     if s.given == 0:
         s.first_ns = p.clock_ns
     s.last_ns = p.clock_ns
     s.given += 1
+    if not m.start_ns <= p.time_ns < m.end_ns:
+        m.outside += 1
+        return
+    # A packet moves its source's clock to the smaller of the two, or not at all: so the clock that packets outside the
+    # window have not moved is the highest of these.
+    reached = min(p.time_ns, p.clock_ns)
+    s.inside_ns = p.clock_ns = max(reached, s.inside_ns)
     input_clock_take(&m.clock, &s.clock, p)
+    if p.flags & PF_STEP_BACK:
+        s.inside_ns = p.time_ns
     b.count += 1
 
 
@@ -183,6 +196,15 @@ cdef class OpenCapture:
             self.c.has_head = result == FR_PACKET
         return result
 
+    def skim(self):
+        """The source's clock after all packets of the chunk at hand, which are then behind us."""
+        cdef PacketRef packet
+        cdef int64_t clock_ns = self.c.head.clock_ns
+        with nogil:
+            while source_next(self.c, &packet) == FR_PACKET:
+                clock_ns = packet.clock_ns
+        return clock_ns
+
     def name_interface(self, int run_id):
         """Give the newest interface its number in the run."""
         self.c.framer.interfaces[self.c.framer.interface_count - 1].run_id = run_id
@@ -214,7 +236,7 @@ cdef class OpenCapture:
 
     @property
     def packets(self):
-        """Packets given out."""
+        """Packets read, those outside the window included."""
         return self.c.given
 
     @property
@@ -229,22 +251,29 @@ cdef class OpenCapture:
 
     @property
     def span_ns(self):
-        """(first, last) clock of the packets given out; None before the first."""
+        """(first, last) clock of those packets; None before the first."""
         return (self.c.first_ns, self.c.last_ns) if self.c.given else None
 
 
 @cython.final
 cdef class Merger:
-    """Open captures, merged by their clocks, ties by file_id."""
+    """Open captures, merged by their clocks, ties by file_id.
+
+    Parameters
+    ----------
+    start_ns, end_ns : packets before start_ns, and from end_ns on, are counted and not given out. None: no end.
+    """
 
     cdef Merge* m
     cdef dict _open          # file_id -> OpenCapture, which owns what the heap points to
 
-    def __cinit__(self):
+    def __cinit__(self, int64_t start_ns=0, end_ns=None):
         self.m = <Merge*>calloc(1, sizeof(Merge))
         if self.m == NULL:
             raise MemoryError
         self.m.waiting_ns = INT64_MAX
+        self.m.start_ns = start_ns
+        self.m.end_ns = INT64_MAX if end_ns is None else end_ns
         self.m.clock.log = &self.m.log
         self._open = {}
 
@@ -307,6 +336,11 @@ cdef class Merger:
         """Stop with JOIN when merged time reaches `first_ns` (None: never)."""
         self.m.waiting_ns = INT64_MAX if first_ns is None else first_ns
         self.m.waiting_order = file_id
+
+    @property
+    def outside(self):
+        """Packets that lay outside the window."""
+        return self.m.outside
 
     @property
     def clock_counts(self):

@@ -91,6 +91,7 @@ cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
     out.wire_len = max(wire, captured)
     # 32-bit seconds and a 32-bit fraction end before 2107, well below TIME_MAX_NS.
     out.time_ns = <int64_t>load32(h, f.big_endian) * 1000000000 + <int64_t>load32(h + 4, f.big_endian) * f.tick_ns
+    out.stamp_ns = out.time_ns
     out.number = f.number
     out.file_id = f.file_id
     out.interface_id = -1

@@ -240,6 +240,7 @@ cdef inline Framed _packet(Framer* f, const uint8_t* b, uint32_t kind, uint32_t 
     out.captured_len = captured
     out.wire_len = max(wire, captured)
     out.time_ns = 0 if kind == BT_SIMPLE else pcapng_time(f, face, stamp)
+    out.stamp_ns = out.time_ns
     out.number = f.number
     out.file_id = f.file_id
     out.interface_id = face.run_id

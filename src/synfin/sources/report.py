@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from synfin.errors import CaptureFormatError
 
 GAP_NS = 1_000_000_000  # files of a rotated set follow each other within less
+_NAMED = 8  # files in one warning
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -94,6 +95,7 @@ class InputReport:
     skipped : (path, reason) of files in folders and globs that are no captures.
     duplicates : (path, path of the same capture).
     broken : captures that end early or are damaged, and named files that are no captures.
+    left_out : captures of a rotated set that were not read, because they lie outside the window of time.
     clock_counts : outliers, jumps and steps, by name; `incidents` holds the first 256.
     """
 
@@ -102,6 +104,7 @@ class InputReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     broken: list[BrokenFile] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     clock_counts: dict[str, int] = field(default_factory=lambda: {"outlier": 0, "jump": 0, "step": 0})
     incidents: list[ClockIncident] = field(default_factory=list)
 
@@ -158,6 +161,10 @@ class InputReport:
         lines = [str(item) for item in self.broken]
         lines += [f"{path}: skipped: {reason}" for path, reason in self.skipped]
         lines += [f"{path}: skipped: the same capture as {other}" for path, other in self.duplicates]
+        if self.left_out:
+            count = "1 file" if len(self.left_out) == 1 else f"{len(self.left_out)} files"
+            named = ", ".join(self.left_out[:_NAMED]) + (" and others" if len(self.left_out) > _NAMED else "")
+            lines.append(f"{count} outside the window of time, not read: {named}")
         for name, borders in zip(("gap", "overlap"), self._borders(), strict=True):
             if borders:
                 worst = max(borders, key=lambda border: border.length_ns)

@@ -112,6 +112,7 @@ cdef inline const FrameHeader* _frame(Walk* w, PacketRef* p) noexcept nogil:
     p.captured_len = f.captured_len
     p.wire_len = max(f.wire_len, f.captured_len)
     p.time_ns = <int64_t>f.seconds * 1000000000 + f.nanoseconds    # seconds end in 2106, before TIME_MAX_NS
+    p.stamp_ns = p.time_ns
     p.file_id = -1
     p.interface_id = 0
     p.link_type = w.link_type

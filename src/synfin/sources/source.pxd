@@ -42,9 +42,10 @@ cdef struct Source:
     SourceClock clock
     PacketRef head           # the next packet, when has_head
     bint has_head
-    int64_t given            # packets given out
-    int64_t first_ns         # the clock at the first and at the last packet given out
+    int64_t given            # packets read, those outside the window included
+    int64_t first_ns         # the clock at the first and at the last of them
     int64_t last_ns
+    int64_t inside_ns        # the clock as the packets inside the window alone would have moved it
 
 
 # Finds the format by the first bytes.

@@ -26,11 +26,13 @@ class Entry:
     size : bytes on disk; None where that is not known.
     first_ns : the clock at its first packet; None if it has none.
     reader : the open capture where the file cannot be opened again (a pipe).
+    skimmed_ns : the clock at the end of what was read of it; None where nobody asked.
     """
 
     size: int | None
     first_ns: int | None
     reader: Reader | None = None
+    skimmed_ns: int | None = None
 
 
 class _Print:
@@ -97,9 +99,11 @@ class Survey:
     interfaces : the run's capture interfaces.
     named : paths that were named themselves. One of them that is no capture is a fault; in a folder or a glob it is
         left out.
+    skim : also tell how far the clock comes in what is read of each file.
     """
 
-    def __init__(self, report: InputReport, interfaces: Interfaces, named: set[str]):
+    def __init__(self, report: InputReport, interfaces: Interfaces, named: set[str], *, skim: bool = False):
+        self._skim = skim
         self._report = report
         self._interfaces = interfaces
         self._named = named
@@ -135,10 +139,12 @@ class Survey:
             return Entry(size, None)
         if size is None:
             return Entry(None, reader.capture.head_clock_ns, reader)
+        first_ns = reader.capture.head_clock_ns
+        skimmed_ns = reader.capture.skim() if self._skim else None  # before more of the file is read
         if original := self._original(path, content):
             self._report.duplicates.append((path, original))
             return None
-        return Entry(size, reader.capture.head_clock_ns)
+        return Entry(size, first_ns, skimmed_ns=skimmed_ns)
 
     def _original(self, path: str, content: _Print) -> str | None:
         # The file of the set, if any, that holds the same capture.
