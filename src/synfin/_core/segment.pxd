@@ -7,8 +7,8 @@ from synfin._core.core cimport *
 from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
-    acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, infer_peer_isn, note_syn_acknowledged, take_syn,
-    take_synack,
+    acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, infer_peer_isn, note_syn_acknowledged,
+    take_syn, take_synack,
 )
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.seq cimport seq_gt
