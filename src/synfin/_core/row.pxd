@@ -103,7 +103,8 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
     put_int(s, COL_SYNACK_COUNT, copies.syn_count[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syns[SK_SYNACK])
     if facts.syns[SK_SYNACK]:
         put_int(s, COL_SYNACK_FIRST, facts.syn_first[SK_SYNACK])
-        put_int(s, COL_SYNACK_LAST, copies.syn_last[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syn_first[SK_SYNACK])
+        put_int(s, COL_SYNACK_LAST,
+                copies.syn_last[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syn_first[SK_SYNACK])
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
             else (1 if facts.syns[SK_SYNACK] else 0))
     if facts.marks & FF_DONE:

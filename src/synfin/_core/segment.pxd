@@ -9,7 +9,6 @@ from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
     acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
     note_syn_acknowledged, take_syn,
-    take_synack,
 )
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.seq cimport seq_gt

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import lz4.frame
 import zstandard
@@ -116,6 +116,7 @@ CODECS = (
 )  # fmt: skip
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 HEAD_BYTES = 8
+_LONGEST_WAIT_S = 1.0
 
 
 def codec_of(head: bytes) -> str | None:
@@ -295,7 +296,7 @@ class ReadAhead:
         if self._holds:
             self._holds = False
             self._room.release()
-        item = self._ready.get()
+        item = self._wait()
         if isinstance(item, BaseException):
             self._ready.put(None)
             raise item
@@ -304,6 +305,14 @@ class ReadAhead:
             raise StopIteration
         self._holds = True
         return item
+
+    def _wait(self) -> Buffer | BaseException | None:
+        # A signal that comes just before the wait begins does not end it: its handler runs when the wait does.
+        while True:
+            try:
+                return self._ready.get(timeout=_LONGEST_WAIT_S)
+            except Empty:
+                continue
 
     def close(self) -> None:
         """Stop the thread; one that waits for a pipe ends with the process."""
