@@ -49,7 +49,8 @@ def scan(
     profile : ``"native"``: instants are timestamp[ns, UTC], enumerations and addresses dictionary-encoded.
         ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column
         ``<name>_ns`` with the exact nanoseconds since 1970; strings are plain.
-    columns : names of the columns, in this order; all by default.
+    columns : names of the columns, in this order; all but the optional ones by default. ``["+zeek_history"]`` adds
+        columns to these: a ``+`` before the first name.
     settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number).
     strict : a last packet that is cut is an error, too.
 

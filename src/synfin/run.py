@@ -86,7 +86,8 @@ class Run:
     ----------
     source : where packets come from; the run closes it.
     settings : how to track.
-    flow_columns, interval_columns : names of the columns to fill; None for all, empty for no such table.
+    flow_columns, interval_columns : names of the columns to fill; None for all but the optional ones, empty for no
+        such table.
     tick : called after every batch of packets.
     """
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.core cimport *
 from synfin._core.data cimport note_vlan
+from synfin._core.others cimport hold_others
 from synfin._core.opening cimport copies_of, is_late_opening, note_offer, push_copy, read_opening, set_window_shifts
 from synfin._core.tcp cimport tcp_options
 
@@ -112,9 +113,13 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     cdef Held* held = &copies_of(x.core, x.facts).held
     cdef Options options
     cdef Opening opening
+    cdef bint again = (x.flow.marks & FM_HELD and held.end == x.d
+                       and held.copies[0].opening.isn == x.segment.seq)
+    if x.core.config.others:
+        hold_others(x, again)
     tcp_options(x.segment, &options)
     read_opening(x.segment, &options, &opening)
-    if x.flow.marks & FM_HELD and held.end == x.d and held.copies[0].opening.isn == x.segment.seq:
+    if again:
         interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
     else:
         release_held(x.core, x.flow, x.facts)
