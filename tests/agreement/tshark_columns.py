@@ -83,19 +83,27 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 EQUAL = "equal"
 ONE_PASS = "tshark on one pass prints for each frame what the frames before it set: the stream's last frame is missing"
+TWO_PASSES = "on the second pass tshark counts the stream's first frame like any other"
+FORETOLD = "a control connection (FTP) announced the stream, so that it is not new to tshark with its SYN"
+FRAGMENT = "tshark knows no payload length of a first fragment"
 NOT_SHOWN = "tshark prints the initial RTT only beside other analysis of a later frame, and this stream has none"
 CUT_ELSEWHERE = "the same packets, cut into records elsewhere"
 NOT_DECODED = "packets that one of the two does not take for TCP between these ends (tunnels, cut or wrong headers)"
 UNEXPLAINED = "unexplained"
 
 
-def last_frame_sets(run: list[tuple[int, int]]) -> int:
-    """The bits that a stream's last frame adds (FIELD C4): a first frame only that of its SYN, with payload also data."""
-    flags, payload = run[-1]
-    if len(run) == 1:
-        return 0 if flags & (SYN | ACK) != SYN else 9 if payload else 1
+def frame_sets(flags: int, payload: int) -> int:
+    """The bits that a frame adds (FIELD C4), unless it is the stream's first."""
     bits = {SYN | ACK: 2, ACK: 8 if payload else 4}.get(flags & (SYN | ACK), 0)
     return bits | (16 if flags & FIN and flags & ACK else 0) | (32 if flags & RST else 0)
+
+
+def last_frame_sets(run: list[tuple[int, int]]) -> int:
+    """The bits that a stream's last frame adds; the first frame adds only that of its SYN, with payload also data."""
+    flags, payload = run[-1]
+    if len(run) > 1:
+        return frame_sets(flags, payload)
+    return 0 if flags & (SYN | ACK) != SYN else 9 if payload else 1
 
 
 def completeness_class(row: dict, stream: dict[str, str], run: list[tuple[int, int]] | None) -> str:
@@ -103,7 +111,26 @@ def completeness_class(row: dict, stream: dict[str, str], run: list[tuple[int, i
     ours, theirs = row["wireshark_completeness"], int(stream["completeness"] or 0)
     if ours == theirs:
         return EQUAL
-    return ONE_PASS if run and ours == theirs | last_frame_sets(run) else UNEXPLAINED
+    whole = theirs | last_frame_sets(run) if run else theirs
+    if ours == whole:
+        return ONE_PASS
+    if ours == whole | 1 and run[0][0] & (SYN | ACK) == SYN:
+        return FORETOLD
+    payload = row["client_payload_bytes"] + row["server_payload_bytes"]
+    if ours ^ whole == 8 and payload != int(stream["bytes_a"]) + int(stream["bytes_b"]):
+        return FRAGMENT
+    return UNEXPLAINED
+
+
+def two_pass_class(ours: int, theirs: int, run: list[tuple[int, int]] | None) -> str:
+    """The same for what tshark says on two passes."""
+    if ours == theirs:
+        return EQUAL
+    if run and theirs == ours | frame_sets(*run[0]):
+        return TWO_PASSES
+    if run and ours == theirs | 1 and run[0][0] & (SYN | ACK) == SYN:
+        return FORETOLD
+    return UNEXPLAINED
 
 
 def initial_rtt_class(row: dict, stream: dict[str, str]) -> str:
