@@ -41,7 +41,10 @@ def zeek_traces() -> Iterator[tuple[Path, list[dict[str, str]]]]:
     for expected in sorted((ROOT / "zeek-expected").glob("*.conn.tsv")):
         with open(expected, newline="", encoding="utf-8") as file:
             next(file)
-            yield expected.with_name(expected.name.removesuffix(".conn.tsv")), list(csv.DictReader(file, delimiter="\t"))
+            yield (
+                expected.with_name(expected.name.removesuffix(".conn.tsv")),
+                list(csv.DictReader(file, delimiter="\t")),
+            )
 
 
 def flow_rows(path: Path) -> list[dict]:

@@ -12,7 +12,9 @@ pytestmark = needs_captures
 
 
 def pairs():
-    return [(path, pair) for path, theirs in zeek_traces() for pair in compare(theirs, flow_rows(path), cut_by_zeek(path))]
+    return [
+        (path, pair) for path, theirs in zeek_traces() for pair in compare(theirs, flow_rows(path), cut_by_zeek(path))
+    ]
 
 
 def test_every_row_is_equal_letter_for_letter_or_explained():
@@ -32,8 +34,10 @@ def test_packets_bytes_and_durations_of_equal_rows():
             counts.update(columns(pair).items())
             unexplained += [(path.name, pair.theirs, name) for name, why in columns(pair).items() if why == UNEXPLAINED]
     assert unexplained == []
-    assert counts["orig_pkts", EQUAL] == counts["resp_pkts", EQUAL] == sum(
-        count for (name, _), count in counts.items() if name == "duration"
+    assert (
+        counts["orig_pkts", EQUAL]
+        == counts["resp_pkts", EQUAL]
+        == sum(count for (name, _), count in counts.items() if name == "duration")
     )
     assert counts["orig_bytes", EQUAL] > 30
 
@@ -45,6 +49,8 @@ def test_zeeks_borders_give_zeeks_rows():
         cut = cut_by_zeek(path)
         for pair in compare(theirs, flow_rows(path), cut):
             if pair.why in (EQUAL, BORDERS):
-                ends = frozenset((pair.theirs[f"id.{end}_h"], int(pair.theirs[f"id.{end}_p"])) for end in ("orig", "resp"))
+                ends = frozenset(
+                    (pair.theirs[f"id.{end}_h"], int(pair.theirs[f"id.{end}_p"])) for end in ("orig", "resp")
+                )
                 wrong[path.name] += cut[ends][pair.theirs["conn_state"], pair.theirs["history"]] == 0
     assert +wrong == Counter()

@@ -40,7 +40,9 @@ def same_packets(row: dict, stream: dict[str, str]) -> bool:
     return counts == (int(stream["pkts_a"]), int(stream["pkts_b"])) and times == (row["first_seen"], row["last_seen"])
 
 
-def join(rows: Iterable[dict], streams: Iterable[dict[str, str]]) -> tuple[list[tuple[dict, dict[str, str]]], list, list]:
+def join(
+    rows: Iterable[dict], streams: Iterable[dict[str, str]]
+) -> tuple[list[tuple[dict, dict[str, str]]], list, list]:
     """Pairs of a record and the stream that is exactly it; the records left over; the streams left over."""
     waiting: dict[Ends, list[dict]] = defaultdict(list)
     for row in rows:
@@ -57,7 +59,9 @@ def join(rows: Iterable[dict], streams: Iterable[dict[str, str]]) -> tuple[list[
     return pairs, [row for mine in waiting.values() for row in mine], alone
 
 
-def stream_flags(packets: Iterable[tuple[Ends, int, int]], streams: Iterable[dict[str, str]]) -> dict[str, list[tuple[int, int]]]:
+def stream_flags(
+    packets: Iterable[tuple[Ends, int, int]], streams: Iterable[dict[str, str]]
+) -> dict[str, list[tuple[int, int]]]:
     """(flags, payload bytes) of each stream's packets, from those of the capture in order: (ends, flags, payload).
 
     A new stream takes over its tuple for good, so the streams of a tuple cut its packets into runs. Streams of a tuple

@@ -69,9 +69,7 @@ def cut_by_zeek(path) -> dict[frozenset, Counter]:
         except Skip:
             continue
         segment.time = packet.time_ns or 0
-        ends = frozenset(
-            [(str(ip_address(segment.src)), segment.sport), (str(ip_address(segment.dst)), segment.dport)]
-        )
+        ends = frozenset([(str(ip_address(segment.src)), segment.sport), (str(ip_address(segment.dst)), segment.dport)])
         if ends in live and (live[ends].is_over(segment.time) or live[ends].is_reuse(segment)):
             end(ends)
         if ends in live:

@@ -91,7 +91,9 @@ def compare(theirs: Sequence[dict[str, str]], ours: Sequence[dict], cut: dict[fr
             rest.append(row)
     for row in rest:
         mine = waiting[ends_of(row)] or [m for m in ours if our_ends(m) == ends_of(row)]
-        found.append(Pair(row, mine[0] if mine else None, why_different(row, mine[0] if mine else None, cut[ends_of(row)])))
+        found.append(
+            Pair(row, mine[0] if mine else None, why_different(row, mine[0] if mine else None, cut[ends_of(row)]))
+        )
     return found
 
 

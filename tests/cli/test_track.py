@@ -20,7 +20,7 @@ import pytest
 from small import PACKETS, ROWS, dialogues
 
 from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
-from synfin.schema import FLOWS, INTERVALS, default_names
+from synfin.schema import INTERVALS, default_names
 
 HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
 
