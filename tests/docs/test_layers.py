@@ -29,7 +29,7 @@ MAY_USE = {
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "tcp", "decode", "key", "sink",
-    "intervals", "core", "data", "machine", "opening", "closing", "others", "border", "row", "record", "segment", "sweep", "batch",
+    "intervals", "core", "data", "machine", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "sweep", "batch",
     "block", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"link", "ip", "tcp", "decode"}

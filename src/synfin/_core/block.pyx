@@ -161,7 +161,8 @@ cdef tuple texts_of_bytes(ColumnBuffer* column, uint32_t rows, bint hashed):
     column.width = sizeof(int32_t)
     if not hashed:
         return text_dictionary([part.decode("ascii") for part in known])
-    return text_dictionary([f"1:{b64encode(hashlib.sha1(part, usedforsecurity=False).digest()).decode()}" for part in known])
+    digests = (hashlib.sha1(part, usedforsecurity=False).digest() for part in known)
+    return text_dictionary([f"1:{b64encode(digest).decode()}" for digest in digests])
 
 
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):

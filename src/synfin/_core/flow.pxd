@@ -277,7 +277,7 @@ cdef struct Vlans:
     uint32_t count
     uint64_t seen[64]
 
-# What the optional columns need of one end (others.pxd): Zeek's view of it. Relative sequence numbers count from the
+# What the optional columns need of one end (zeek.pxd): Zeek's view of it. Relative sequence numbers count from the
 # end's ISN and have 64 bits, as Zeek has them.
 cdef enum:
     MAX_PIECES = 16
@@ -306,7 +306,7 @@ cdef struct ZeekEnd:
     uint8_t fins             # 1: it sent a FIN
     uint8_t given_up         # its bytes are no longer put in order
     uint32_t piece_count
-    Piece pieces[MAX_PIECES] # beyond `delivered`, ascending, apart
+    Piece pieces[MAX_PIECES]  # beyond `delivered`, ascending, apart
 
 # What the optional columns need of one record, by the number of its Flow. While a SYN is held beside the record, its
 # fate is open: `without` is the same record without it, `next` what a new record would begin with (numbers of further
@@ -316,7 +316,7 @@ cdef struct Others:
     int64_t first_rtt        # Wireshark's, 0 for none
     uint32_t without
     uint32_t next
-    uint16_t seen_letters[2] # by role: which letters that stand once are there
+    uint16_t seen_letters[2]  # by role: which letters that stand once are there
     uint8_t begun
     uint8_t completeness     # Wireshark's
     uint8_t originator       # the end that Zeek takes for it

@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
-from synfin._core.others cimport conn_state
 from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
+from synfin._core.zeek cimport conn_state
 
 cdef extern from "core.h" nogil:
     int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128* squares)
