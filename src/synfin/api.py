@@ -56,7 +56,8 @@ def scan(
     profile : ``"native"``: instants are timestamp[ns, UTC], enumerations and addresses dictionary-encoded.
         ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column
         ``<name>_ns`` with the exact nanoseconds since 1970; strings are plain.
-    columns : names of the columns, in this order; all by default.
+    columns : names of the columns, in this order; all but the optional ones by default. ``["+zeek_history"]`` adds
+        columns to these: a ``+`` before the first name.
     filter : a filter expression as tcpdump takes it, such as ``"tcp port 443"``; needs libpcap. Packets that do not match
         are skipped as ``filtered``.
     start, end : packets before `start`, at `end` or after it are skipped as ``outside_window``. Text (ISO 8601, UTC without

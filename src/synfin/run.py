@@ -89,7 +89,8 @@ class Run:
     ----------
     source : where packets come from; the run closes it.
     settings : how to track.
-    flow_columns, interval_columns : names of the columns to fill; None for all, empty for no such table.
+    flow_columns, interval_columns : names of the columns to fill; None for all but the optional ones, empty for no
+        such table.
     filter : gives the BPF program for a link type (`synfin.sources.filter.Filter`); packets that it rejects are skipped.
     selection : records whose packets the tracker is to tell (`Tracker.selected`).
     tick : called after every batch of packets.

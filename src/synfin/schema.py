@@ -38,16 +38,22 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "time_wait_end": ("expired", "reused", "reset"),
     "end_reason": ("fin", "rst", "idle", "attempt_timeout", "reuse", "end_of_input"),
     "state": STATES,
+    "zeek_conn_state": (
+        "S0", "S1", "SF", "REJ", "S2", "S3", "RSTO", "RSTR", "RSTOS0", "RSTRH", "SH", "SHR", "OTH",
+    ),
 }  # fmt: skip
 
 
 class Column(NamedTuple):
-    """One column: its name, its kind (see the module), its group in the documents, and one sentence."""
+    """One column: its name, its kind (see the module), its group in the documents, one sentence, and whether it is
+    optional: left out, and nothing kept for it, unless it is asked for by name.
+    """
 
     name: str
     kind: str
     group: str
     doc: str
+    optional: bool = False
 
 
 def _ends(group: str, *columns: tuple[str, str, str]) -> list[Column]:
@@ -77,6 +83,7 @@ FLOWS: tuple[Column, ...] = tuple(
         Column("vlan_id", "int32", "identity", "First VLAN ID seen (outermost tag); null when untagged."),
         Column("vlan_variants", "int32", "identity", "How many different VLAN IDs the record's packets carried."),
         Column("interface", "text", "identity", "Capture interface of the first packet: its name or number (pcapng, live); null for pcap."),
+        Column("community_id", "text", "identity", "Community ID version 1, seed 0, of the two ends.", True),
         Column("handshake", "enum:handshake", "opening", "How the opening ended."),
         Column("icmp_type", "int16", "opening", "Type of the first ICMP or ICMPv6 error that said that the client's SYN did not arrive."),
         Column("icmp_code", "int16", "opening", "Its code."),
@@ -160,6 +167,10 @@ FLOWS: tuple[Column, ...] = tuple(
             ("rtt_stddev_ns", "int64", "Their population standard deviation, rounded down."),
         ),
         Column("first_response_ns", "int64", "data", "The client's first payload to the server's first payload."),
+        Column("zeek_conn_state", "enum:zeek_conn_state", "as other tools say it", "`conn_state` of Zeek's conn.log, by Zeek's rules over the record's packets.", True),
+        Column("zeek_history", "text", "as other tools say it", "`history` of Zeek's conn.log, likewise, at most 64 letters: upper case for the originator, which need not be the client.", True),
+        Column("wireshark_completeness", "int16", "as other tools say it", "`tcp.completeness` of Wireshark over the record's packets: 1 SYN, 2 SYN-ACK, 4 ACK, 8 data, 16 FIN, 32 RST.", True),
+        Column("wireshark_initial_rtt_ns", "int64", "as other tools say it", "`tcp.analysis.initial_rtt` of Wireshark: the last SYN to the first ACK after it, of either end.", True),
     ]
 )  # fmt: skip
 
@@ -210,6 +221,12 @@ INTERVALS: tuple[Column, ...] = tuple(
 )  # fmt: skip
 
 TABLES: dict[str, tuple[Column, ...]] = {"flows": FLOWS, "intervals": INTERVALS}
+
+
+def default_names(table: str) -> list[str]:
+    """The columns of a table that are there without being asked for."""
+    return [column.name for column in TABLES[table] if not column.optional]
+
 
 #: Packets that belong to no record are counted under one of these names (the accounting identity of every run).
 #: A link layer or Ethernet type that is not decoded counts under `link_type_N` instead.

@@ -40,7 +40,17 @@ def parse_duration(text: str) -> int:
 @lru_cache(maxsize=1)
 def default_server_ports() -> frozenset[int]:
     """The fixed list that SPEC's direction rule uses: ports below 1024 and the usual registered ones."""
-    text = files("synfin").joinpath("data/server_ports.txt").read_text(encoding="ascii")
+    return _ports_of_file("server_ports.txt")
+
+
+@lru_cache(maxsize=1)
+def zeek_server_ports() -> frozenset[int]:
+    """The ports that Zeek takes for a server's (its likely_server_ports): what turns a first packet round."""
+    return _ports_of_file("zeek_server_ports.txt")
+
+
+def _ports_of_file(name: str) -> frozenset[int]:
+    text = files("synfin").joinpath("data", name).read_text(encoding="ascii")
     return parse_ports(",".join(line.partition("#")[0].strip() for line in text.splitlines()))
 
 

@@ -22,6 +22,7 @@ def test_columns_as_json(synfin, table):
     assert [row["name"] for row in rows] == [column.name for column in TABLES[table]]
     for row, column in zip(rows, TABLES[table], strict=True):
         assert row["doc"] == column.doc
+        assert row["optional"] == column.optional
         assert tuple(row.get("values", ())) == ENUMS.get(column.kind.removeprefix("enum:"), ())
 
 
@@ -30,7 +31,8 @@ def test_types_are_those_of_the_arrow_schema(synfin):
 
     rows = json.loads(synfin("columns", "--format", "json")[1])
     names = {"timestamp[ns, tz=UTC]": "timestamp[ns, UTC]"}
-    for row, field in zip(rows, Layout.choose("flows").schema, strict=True):
+    schema = Layout.choose("flows", [row["name"] for row in rows]).schema
+    for row, field in zip(rows, schema, strict=True):
         kind = re.sub(r"dictionary<values=(\w+), indices=(\w+), ordered=0>", r"dictionary<\2, \1>", str(field.type))
         assert row["type"] == names.get(kind, kind)
 
@@ -41,6 +43,7 @@ def test_columns_for_people(synfin, table, kind):
     code, out, _ = synfin("columns", "--table", table, "--format", kind)
     assert code == 0
     assert all(column.name in out for column in TABLES[table])
+    assert out.count("(o)") == sum(column.optional for column in TABLES[table])
     assert kind == "markdown" or max(map(len, out.splitlines())) <= 100
 
 

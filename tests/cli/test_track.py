@@ -23,7 +23,7 @@ import pytest
 from small import PACKETS, ROWS, dialogues
 
 from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
-from synfin.schema import FLOWS, INTERVALS
+from synfin.schema import INTERVALS, default_names
 
 HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
 
@@ -78,7 +78,7 @@ def test_file_of_each_format(synfin, capture, tmp_path, name):
     else:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         columns, found = list(rows[0]), [row["handshake"] for row in rows]
-    assert columns == [column.name for column in FLOWS]
+    assert columns == default_names("flows")
     assert sorted(found) == HANDSHAKES
     assert sorted(os.listdir(tmp_path)) == ["in.pcap", name]
 
@@ -178,7 +178,7 @@ def test_empty_capture_gives_an_empty_table(synfin, tmp_path):
     write_pcap(tmp_path / "e.pcap", [])
     code, out, _ = synfin("track", tmp_path / "e.pcap", "-o", tmp_path / "x.parquet")
     assert code == 0 and "0 packets" in out
-    assert pq.read_table(tmp_path / "x.parquet").schema.names == [column.name for column in FLOWS]
+    assert pq.read_table(tmp_path / "x.parquet").schema.names == default_names("flows")
 
 
 def test_truncated_last_packet(synfin, capture, tmp_path):

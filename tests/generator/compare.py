@@ -143,12 +143,13 @@ def read_table(captures: list[Path], table: str) -> pa.Table:
 def reference_tables(captures: list[Path]) -> tuple[pa.Table, pa.Table]:
     """The slow tracker's flows and intervals."""
     from synfin.reference import read, track
-    from synfin.schema import TABLES
+    from synfin.schema import TABLES, default_names
 
     def as_table(rows: list[dict], name: str) -> pa.Table:
         kinds = {
             column.name: pa.string() if column.kind == "text" or column.kind.startswith("enum:") else pa.int64()
             for column in TABLES[name]
+            if column.name in default_names(name)
         }
         columns = {name: [row[name] for row in rows] for name in kinds}
         columns = {

@@ -48,6 +48,11 @@ class FakeBlock:
         return len(words), struct.pack(f"<{len(ends)}i", *ends), b"".join(words)
 
 
+def every(table):
+    """The names of all columns of a table, the optional ones included."""
+    return [column.name for column in TABLES[table]]
+
+
 def sample(table, rows=3):
     """Values for every column of a table, told apart by column and row; every fifth column has a null."""
     columns = {}

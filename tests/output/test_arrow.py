@@ -2,11 +2,11 @@
 
 import pyarrow as pa
 import pytest
-from fakes import FakeBlock, sample
+from fakes import FakeBlock, every, sample
 
 from synfin.errors import ConfigError
 from synfin.output.arrow import Layout
-from synfin.schema import SCHEMA_VERSION, TABLES
+from synfin.schema import SCHEMA_VERSION, TABLES, default_names
 
 FIRST = 1_700_000_000_000_000_001
 
@@ -19,7 +19,7 @@ def values(array):
 @pytest.mark.parametrize("table", TABLES)
 def test_native_holds_every_value(table):
     columns = sample(table, 11)
-    batch = Layout.choose(table).batch(FakeBlock(table, columns))
+    batch = Layout.choose(table, every(table)).batch(FakeBlock(table, columns))
     batch.validate(full=True)
     assert {name: values(batch[name]) for name in batch.schema.names} == columns
 
@@ -48,7 +48,7 @@ def test_native_copies_nothing():
 @pytest.mark.parametrize("table", TABLES)
 def test_lakehouse_holds_every_value(table):
     columns = sample(table, 11)
-    batch = Layout.choose(table, profile="lakehouse").batch(FakeBlock(table, columns))
+    batch = Layout.choose(table, every(table), "lakehouse").batch(FakeBlock(table, columns))
     batch.validate(full=True)
     allowed = {"int16", "int32", "int64", "bool", "string", "timestamp[us, tz=UTC]"}
     assert {str(field.type) for field in batch.schema} <= allowed
@@ -71,10 +71,22 @@ def test_columns_keep_the_order_asked_for():
     assert Layout.choose("flows", ["server_ip", "client_ip"]).names == ["server_ip", "client_ip"]
 
 
+def test_optional_columns_are_added_where_they_are_asked_for():
+    names = default_names("flows")
+    assert Layout.choose("flows").names == names
+    assert {"community_id", "zeek_history"}.isdisjoint(names) and len(names) == len(TABLES["flows"]) - 5
+    added = ["zeek_history", "community_id"]
+    assert Layout.choose("flows", ["+zeek_history", "community_id"]).names == names + added
+    assert Layout.choose("flows", ["+zeek_history", "+community_id"]).names == names + added
+    assert Layout.choose("flows", ["zeek_history"]).names == ["zeek_history"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("flow",), "no table"),
+        (("flows", ["+client_ip"]), "only once"),
+        (("flows", ["client_ip", "+zeek_history"]), "no column '.zeek_history'"),
         (("flows", ["clientip"]), "did you mean 'client_ip'"),
         (("flows", ["zzzzzz"]), "synfin columns --table flows"),
         (("flows", ["client_ip", "client_ip"]), "only once"),

@@ -15,6 +15,6 @@ cdef class Block:
     cdef dict _dictionaries
 
 
-cdef int sink_open(Sink* sink, list kinds, uint32_t capacity, bint with_addresses) except -1
+cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses) except -1
 cdef void sink_close(Sink* sink) noexcept
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts)

@@ -6,14 +6,17 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from synfin._core.sink cimport WIDTH_BIT, AddressBook, ColumnBuffer, Sink
+from synfin._core.sink cimport WIDTH_BIT, WIDTH_BYTES, AddressBook, ColumnBuffer, Sink
 
+import hashlib
 from array import array
+from base64 import b64encode
 from itertools import accumulate
 
 from synfin.errors import SynfinError
 
 WIDTHS = {"instant": 8, "int64": 8, "int32": 4, "int16": 2, "bool": WIDTH_BIT, "text": 4}
+BYTES = ("community_id", "zeek_history")     # columns of WIDTH_BYTES
 ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
 
 
@@ -86,7 +89,7 @@ cdef void book_close(AddressBook* book) noexcept:
     memset(book, 0, sizeof(AddressBook))
 
 
-cdef int sink_open(Sink* sink, list kinds, uint32_t capacity, bint with_addresses) except -1:
+cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses) except -1:
     """Fresh buffers for `capacity` rows. `kinds`: per column of the schema its kind, None where it is not asked for."""
     cdef int i
     cdef ColumnBuffer* c
@@ -96,7 +99,7 @@ cdef int sink_open(Sink* sink, list kinds, uint32_t capacity, bint with_addresse
         if kinds[i] is None:
             continue
         c = &sink.columns[i]
-        c.width = WIDTHS.get(kinds[i], 1)
+        c.width = WIDTH_BYTES if names[i] in BYTES else WIDTHS.get(kinds[i], 1)
         c.values = <uint8_t*>calloc(1, (capacity + 7) // 8 if c.width == WIDTH_BIT else <uint64_t>capacity * c.width)
         c.valid = <uint8_t*>calloc(1, (capacity + 7) // 8)
         if c.values == NULL or c.valid == NULL:
@@ -142,6 +145,26 @@ cdef tuple shift_codes(ColumnBuffer* column, uint32_t rows, list texts):
     return text_dictionary(texts[low:high + 1])
 
 
+cdef tuple texts_of_bytes(ColumnBuffer* column, uint32_t rows, bint hashed):
+    """Codes instead of the bytes that rows hold, and the dictionary of their texts."""
+    cdef int32_t* codes = <int32_t*>calloc(rows, sizeof(int32_t))
+    cdef const uint8_t* at = column.values
+    cdef uint32_t i
+    cdef dict known = {}
+    if codes == NULL:
+        raise MemoryError("no memory for a block of rows")
+    for i in range(rows):
+        codes[i] = known.setdefault(at[1:1 + at[0]], len(known))
+        at += WIDTH_BYTES
+    free(column.values)
+    column.values = <uint8_t*>codes
+    column.width = sizeof(int32_t)
+    if not hashed:
+        return text_dictionary([part.decode("ascii") for part in known])
+    digests = (hashlib.sha1(part, usedforsecurity=False).digest() for part in known)
+    return text_dictionary([f"1:{b64encode(digest).decode()}" for digest in digests])
+
+
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
     """The sink's rows as a block; the sink has no buffers afterwards. `texts`: column -> run-wide list of its texts."""
     cdef Block block = Block()
@@ -159,7 +182,9 @@ cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
             continue
         name = names[i]
         if kinds[i] == "text":
-            if name in texts:
+            if c.width == WIDTH_BYTES:
+                block._dictionaries[name] = texts_of_bytes(c, sink.rows, name == "community_id")
+            elif name in texts:
                 block._dictionaries[name] = shift_codes(c, sink.rows, texts[name])
             else:
                 if addresses is None:

@@ -7,6 +7,7 @@ from synfin._core.data cimport note_vlan
 from synfin._core.opening cimport (
     acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts,
 )
+from synfin._core.others cimport hold_others
 from synfin._core.tcp cimport tcp_options
 
 # What a segment means for the borders of the record that its key found.
@@ -106,9 +107,13 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     cdef Held* held = &copies_of(x.core, x.facts).held
     cdef Options options
     cdef Opening opening
+    cdef bint again = (x.flow.marks & FM_HELD and held.end == x.d
+                       and held.ring.copies[0].opening.isn == x.segment.seq)
+    if x.core.config.others:
+        hold_others(x, again)
     tcp_options(x.segment, &options)
     read_opening(x.segment, &options, &opening)
-    if x.flow.marks & FM_HELD and held.end == x.d and held.ring.copies[0].opening.isn == x.segment.seq:
+    if again:
         interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
     else:
         release_held(x.core, x.flow, x.facts)

@@ -27,6 +27,8 @@ cdef struct Config:
     uint64_t seed
     uint8_t machine[EV_COUNT * ST_COUNT]
     uint64_t server_ports[1024]
+    uint64_t zeek_ports[1024]
+    bint others              # columns of others.pxd were asked for
 
 # One entry of the index: the hash again, so that a probe touches a record only where it very likely is the one.
 cdef struct Slot:
@@ -66,6 +68,8 @@ cdef struct Core:
     Arena troubles
     Arena copies
     Arena vlans
+    Arena others             # same numbers as flows; empty unless Config.others
+    Arena held_others        # Others.without and Others.next
     Wheel wheel
     Intervals intervals
     Sink rows
@@ -113,6 +117,10 @@ cdef inline bint is_finished(const Flow* flow) noexcept nogil:
 
 cdef inline bint is_server_port(const Config* config, uint16_t port) noexcept nogil:
     return (config.server_ports[port >> 6] >> (port & 63)) & 1
+
+# Before: Config.others.
+cdef inline Others* others_of(Core* core, uint32_t number) noexcept nogil:
+    return <Others*>arena_at(&core.others, number)
 
 # ------------------------------------------------------------------------------------------------ gauges
 
@@ -262,6 +270,8 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     cdef Facts* facts = facts_of(core, number)
     cdef AddressPair* pair
     memset(facts, 0, sizeof(Facts))
+    if core.config.others:
+        memset(others_of(core, number), 0, sizeof(Others))
     flow.port[0] = key.port[0]
     flow.port[1] = key.port[1]
     if key.ip_version == 4:

@@ -284,3 +284,53 @@ cdef struct Copies:
 cdef struct Vlans:
     uint32_t count
     uint64_t seen[64]
+
+# What the optional columns need of one end (zeek.pxd): Zeek's view of it. Relative sequence numbers count from the
+# end's ISN and have 64 bits, as Zeek has them.
+cdef enum:
+    MAX_PIECES = 16
+
+cdef struct Piece:
+    uint64_t low
+    uint64_t high
+
+cdef struct ZeekEnd:
+    uint64_t last_syn        # relative sequence number of the last packet with that letter
+    uint64_t last_fin
+    uint64_t last_rst
+    uint64_t fin_end         # relative end of the last FIN, valid with fins
+    uint64_t delivered       # relative: in order up to here
+    uint64_t trimmed         # relative: acknowledged up to here
+    uint32_t start           # the ISN
+    uint32_t last            # end of what it sent
+    uint32_t ack             # what the other end acknowledged of it
+    uint32_t last_wraps
+    uint32_t ack_wraps
+    uint32_t resends
+    uint32_t zero_windows
+    uint32_t gaps
+    uint8_t state            # ZE_*
+    uint8_t before           # the state before it
+    uint8_t fins             # 1: it sent a FIN
+    uint8_t given_up         # its bytes are no longer put in order
+    uint32_t piece_count
+    Piece pieces[MAX_PIECES]  # beyond `delivered`, ascending, apart
+
+# What the optional columns need of one record, by the number of its Flow. While a SYN is held beside the record, its
+# fate is open: `without` is the same record without it, `next` what a new record would begin with (numbers of further
+# such blocks, 0: none).
+cdef struct Others:
+    int64_t syn_time         # Wireshark's: of the last SYN, 0 for none
+    int64_t first_rtt        # Wireshark's, 0 for none
+    uint32_t without
+    uint32_t next
+    uint16_t seen_letters[2]  # by role: which letters that stand once are there
+    uint8_t begun
+    uint8_t completeness     # Wireshark's
+    uint8_t originator       # the end that Zeek takes for it
+    uint8_t seen_from        # bit r: a packet of role r was taken
+    uint8_t partial          # Zeek's is_partial
+    uint8_t rejected         # ZR_*: how far the history has matched SYN and RST of the originator
+    uint8_t letter_count
+    char letters[64]
+    ZeekEnd end[2]

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.border cimport release_held
 from synfin._core.core cimport *
+from synfin._core.others cimport keep_held_others
 from synfin._core.row cimport handshake_outcome, put_row
 from synfin._core.watch cimport watch_end
 
@@ -15,6 +16,8 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
         arena_give(&core.copies, facts.copies)
     if facts.vlans:
         arena_give(&core.vlans, facts.vlans)
+    if core.config.others:
+        keep_held_others(core, others_of(core, number))
     if flow.marks & FM_IPV6:
         arena_give(&core.address_pairs, flow.key_low)
     flow.phase = PH_FREE

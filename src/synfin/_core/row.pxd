@@ -3,7 +3,8 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
-from synfin._core.sink cimport address_code, put_duration, put_int
+from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
+from synfin._core.zeek cimport conn_state
 
 cdef extern from "core.h" nogil:
     int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128* squares)
@@ -54,6 +55,8 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
         put_int(s, COL_CLIENT_IP, address_code(&s.addresses, key.ip_version, key.addr[client]))
     if s.columns[COL_SERVER_IP].values != NULL:
         put_int(s, COL_SERVER_IP, address_code(&s.addresses, key.ip_version, key.addr[1 - client]))
+    if s.columns[COL_COMMUNITY_ID].values != NULL:
+        put_community(s, &key)
     put_int(s, COL_CLIENT_PORT, key.port[client])
     put_int(s, COL_SERVER_PORT, key.port[1 - client])
     put_int(s, COL_DIRECTION, facts.direction)
@@ -216,6 +219,32 @@ cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
         put_int(s, COL_ICMP_TYPE, trouble.icmp_type)
         put_int(s, COL_ICMP_CODE, trouble.icmp_code)
 
+# ------------------------------------------------------------------------------------------------ optional columns
+
+# What is hashed for Community ID version 1 with seed 0; block.pyx does that.
+cdef inline void put_community(Sink* s, const Key* key) noexcept nogil:
+    cdef uint8_t data[40]
+    cdef int size = 4 if key.ip_version == 4 else 16
+    cdef int order = memcmp(key.addr[0], key.addr[1], size)
+    cdef int low = 1 if order > 0 or (order == 0 and key.port[0] > key.port[1]) else 0
+    data[0] = data[1] = 0
+    memcpy(data + 2, key.addr[low], size)
+    memcpy(data + 2 + size, key.addr[1 - low], size)
+    data[2 + 2 * size] = 6               # TCP
+    data[3 + 2 * size] = 0
+    data[4 + 2 * size] = key.port[low] >> 8
+    data[5 + 2 * size] = key.port[low] & 255
+    data[6 + 2 * size] = key.port[1 - low] >> 8
+    data[7 + 2 * size] = key.port[1 - low] & 255
+    put_bytes(s, COL_COMMUNITY_ID, data, 8 + 2 * size)
+
+cdef inline void put_others(Sink* s, const Others* o) noexcept nogil:
+    put_int(s, COL_ZEEK_CONN_STATE, conn_state(o))
+    put_bytes(s, COL_ZEEK_HISTORY, <const uint8_t*>o.letters, o.letter_count)
+    put_int(s, COL_WIRESHARK_COMPLETENESS, o.completeness)
+    if o.first_rtt > 0:
+        put_int(s, COL_WIRESHARK_INITIAL_RTT_NS, o.first_rtt)
+
 # ------------------------------------------------------------------------------------------------ the row
 
 # Writes the record as the sink's next row. `handshake` and `reason` are what the row says. Before: the sink has room for
@@ -232,6 +261,8 @@ cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int
     put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
     if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
         put_duration(s, COL_FIRST_RESPONSE_NS, facts.first_payload[1 - client] - facts.first_payload[client])
+    if core.config.others:
+        put_others(s, others_of(core, number))
     s.rows += 1
 
 # An attempt that nothing has decided yet, in a row that does not wait for its timeout.

@@ -10,6 +10,7 @@ from synfin._core.opening cimport (
     acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
     note_syn_acknowledged, take_syn,
 )
+from synfin._core.others cimport adopt_others, note_others, split_others
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.seq cimport seq_gt
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
@@ -105,6 +106,8 @@ cdef inline void settle_deadline(Context* x, uint8_t phase_before, bint rejected
 # Applies a segment to the record that it belongs to. `face` and `phase` are the record's before it (0: it is new).
 cdef inline void apply_segment(Context* x, uint32_t face, uint8_t phase) noexcept nogil:
     cdef bint rejected_rst = False
+    if x.core.config.others:
+        note_others(x)
     count_packet(x)
     if x.segment.flags & TH_RST:
         x.flow.seq[x.d].marks |= EM_BEYOND
@@ -194,10 +197,13 @@ cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
 cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     cdef Held held = copies_of(x.core, x.facts).held
     cdef uint32_t birth = x.core.watch.of[x.number].held if x.core.watch != NULL else 0
+    cdef uint32_t others = split_others(x.core, x.number) if x.core.config.others else 0
     cdef uint32_t face
     x.flow.marks &= ~<uint8_t>FM_HELD
     end_record(x.core, x.number, END_REUSE, x.effective)
     use_record(x, flow_create(x.core, key))
+    if others:
+        adopt_others(x.core, x.number, others)
     if x.core.watch != NULL:
         watch_prove(x.core.watch, x.number, birth)
     x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.ring.copies[0].opening.isn)
@@ -258,7 +264,8 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     use_record(&x, x.number)
     flow = x.flow
     if (flow.phase == PH_OPEN and flow.state[0] == ST_ESTABLISHED and flow.state[1] == ST_ESTABLISHED
-            and not segment.flags & (TH_SYN | TH_FIN | TH_RST) and not flow.marks & (FM_ATTEMPT | FM_HELD)):
+            and not segment.flags & (TH_SYN | TH_FIN | TH_RST) and not flow.marks & (FM_ATTEMPT | FM_HELD)
+            and not core.config.others):
         count_segment(core, segment, x.effective)
         count_packet(&x)
         flow.seq[x.d].marks |= EM_BEYOND

@@ -10,6 +10,7 @@ cdef extern from "core.h" nogil:
 cdef enum:
     MAX_COLUMNS = 160
     WIDTH_BIT = 0
+    WIDTH_BYTES = 65         # a length and as many bytes, at most 64: a text that Python makes of them
 
 cdef struct ColumnBuffer:
     uint8_t* values          # NULL: not asked for
@@ -49,6 +50,17 @@ cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
         (<int16_t*>c.values)[row] = <int16_t>value
     elif value:
         c.values[row >> 3] |= 1 << (row & 7)
+
+# A text's bytes, at most 64, or what its text is made from. Before: the column's width is WIDTH_BYTES.
+cdef inline void put_bytes(Sink* sink, int column, const uint8_t* data, uint8_t length) noexcept nogil:
+    cdef ColumnBuffer* c = &sink.columns[column]
+    cdef uint8_t* at
+    if c.values == NULL:
+        return
+    c.valid[sink.rows >> 3] |= 1 << (sink.rows & 7)
+    at = c.values + <uint64_t>sink.rows * WIDTH_BYTES
+    at[0] = length
+    memcpy(at + 1, data, length)
 
 # A duration: null when negative (SPEC 2).
 cdef inline void put_duration(Sink* sink, int column, int64_t value) noexcept nogil:

@@ -23,6 +23,7 @@ import os
 
 from synfin import schema, states
 from synfin.errors import SynfinError
+from synfin.settings import zeek_server_ports
 
 cdef extern from "core.h" nogil:
     void prefetch_read(const void* p)
@@ -184,6 +185,11 @@ cdef int reserve(Core* core) noexcept nogil:
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
             or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
         return -1
+    while core.config.others and core.others.chunk_count < core.flows.chunk_count:
+        if arena_reserve(&core.others, ((core.others.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
+            return -1
+    if core.config.others and arena_reserve(&core.held_others, blocks) < 0:
+        return -1
     if core.watch != NULL and watch_reserve(
             core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
         return -1
@@ -202,7 +208,8 @@ cdef class Tracker:
     Parameters
     ----------
     settings : synfin.settings.Settings
-    flow_columns, interval_columns : names of the columns to write; None for all, an empty list for none.
+    flow_columns, interval_columns : names of the columns to write; None for all but the optional ones, an empty list
+        for none.
     filter : gives the BPF program (struct bpf_insn, native byte order) for a link type; None for no filter.
     selection : a synfin.settings.Selection; the packets of its records are then told by `selected`.
 
@@ -238,6 +245,8 @@ cdef class Tracker:
         arena_init(&self.core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
         arena_init(&self.core.copies, sizeof(Copies), BLOCKS_SHIFT)
         arena_init(&self.core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
+        arena_init(&self.core.others, sizeof(Others), RECORDS_SHIFT)
+        arena_init(&self.core.held_others, sizeof(Others), BLOCKS_SHIFT)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self._open_rows()
@@ -253,7 +262,7 @@ cdef class Tracker:
     def __dealloc__(self):
         cdef uint32_t i
         if self.core != NULL:
-            for arena in range(7):
+            for arena in range(9):
                 arena_free(_arena(self.core, arena))
             free(self.core.table.slots)
             free(self.core.intervals.slices)
@@ -293,6 +302,9 @@ cdef class Tracker:
         memcpy(config.machine, <const char*>machine, sizeof(config.machine))
         for port in settings.server_ports:
             config.server_ports[port >> 6] |= <uint64_t>1 << (port & 63)
+        for port in zeek_server_ports():
+            config.zeek_ports[port >> 6] |= <uint64_t>1 << (port & 63)
+        config.others = any(self.flow_kinds[COL_ZEEK_CONN_STATE:COL_WIRESHARK_INITIAL_RTT_NS + 1])
         self.core.clock = NEVER
         return 0
 
@@ -322,11 +334,11 @@ cdef class Tracker:
         return 0
 
     cdef int _open_rows(self) except -1:
-        sink_open(&self.core.rows, self.flow_kinds, BLOCK_ROWS + 8, True)
+        sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True)
         return 0
 
     cdef int _open_interval_rows(self) except -1:
-        sink_open(&self.core.interval_rows, self.interval_kinds, INTERVAL_BLOCK_ROWS, False)
+        sink_open(&self.core.interval_rows, self.interval_names, self.interval_kinds, INTERVAL_BLOCK_ROWS, False)
         return 0
 
     def feed(self, PacketBatch batch not None):
@@ -514,7 +526,7 @@ cdef class Tracker:
     def memory(self):
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
-        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans")
+        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "others", "held_others")
         parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         return parts
@@ -570,7 +582,11 @@ cdef Arena* _arena(Core* core, int which) noexcept:
         return &core.closings
     if which == 4:
         return &core.troubles
-    return &core.copies if which == 5 else &core.vlans
+    if which == 5:
+        return &core.copies
+    if which == 6:
+        return &core.vlans
+    return &core.others if which == 7 else &core.held_others
 
 
 cdef uint32_t* _histogram() except NULL:
@@ -586,7 +602,9 @@ cdef tuple _asked(columns, wanted):
         unknown = set(wanted) - set(names)
         if unknown:
             raise SynfinError(f"no such column: {', '.join(sorted(unknown))}")
-    return names, [column.kind if wanted is None or column.name in wanted else None for column in columns]
+    if wanted is None:
+        return names, [None if column.optional else column.kind for column in columns]
+    return names, [column.kind if column.name in wanted else None for column in columns]
 
 
 cdef dict _counted(str enum, int64_t* counts):

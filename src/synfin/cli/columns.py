@@ -19,7 +19,8 @@ _ARROW = {"instant": "timestamp[ns, UTC]", "text": "dictionary<int32, string>"}
 def columns(table: str, kind: str) -> None:
     """Print the columns of a table: name, type, values, and what each one means.
 
-    Null means not seen; a count of nothing is 0. With --profile lakehouse, instants are timestamp[us, UTC] beside an
+    Null means not seen; a count of nothing is 0. Columns marked (o) are written, and kept, only where --columns asks for
+    them: --columns +zeek_history,community_id adds two to the default ones. With --profile lakehouse, instants are timestamp[us, UTC] beside an
     int64 column NAME_ns, and every dictionary is a plain string.
     """
     rows = columns_of(table)
@@ -41,7 +42,8 @@ def values(column: Column) -> tuple[str, ...]:
 
 
 def _as_data(column: Column) -> dict[str, object]:
-    data = {"name": column.name, "type": type_name(column), "group": column.group, "doc": column.doc}
+    data: dict[str, object] = {"name": column.name, "type": type_name(column), "group": column.group, "doc": column.doc}
+    data["optional"] = column.optional
     return {**data, "values": list(values(column))} if values(column) else data
 
 
@@ -52,7 +54,7 @@ def _text(rows: tuple[Column, ...]) -> list[str]:
         if column.group != group:
             group = column.group
             lines += [*([""] if lines else []), group.upper()]
-        lines.append(f"{column.name}  ({type_name(column)})")
+        lines.append(f"{column.name}  ({type_name(column)}){'  (o)' if column.optional else ''}")
         doc = column.doc.replace("`", "") + (f" One of: {', '.join(values(column))}." if values(column) else "")
         lines += textwrap.wrap(doc, 96, initial_indent="    ", subsequent_indent="    ")
     return lines
@@ -66,5 +68,6 @@ def _markdown(rows: tuple[Column, ...]) -> list[str]:
             group = column.group
             lines += [*([""] if lines else []), f"### {group.capitalize()}", "", "| column | type | meaning |", "| --- | --- | --- |"]
         allowed = f" One of {', '.join(f'`{value}`' for value in values(column))}." if values(column) else ""
-        lines.append(f"| `{column.name}` | {type_name(column)} | {column.doc.replace('|', chr(92) + '|')}{allowed} |")
+        name = f"`{column.name}` (o)" if column.optional else f"`{column.name}`"
+        lines.append(f"| {name} | {type_name(column)} | {column.doc.replace('|', chr(92) + '|')}{allowed} |")
     return lines

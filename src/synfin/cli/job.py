@@ -31,7 +31,7 @@ _OPTIONS = (
     click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; both in a folder]"),
     click.option("--append", is_flag=True, help="Add part files to a folder that holds rows of earlier runs."),
     click.option("--overwrite", is_flag=True, help="Replace what earlier runs left in the folder, once this run is complete."),
-    click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas (see `synfin columns`).  [default: all]"),
+    click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas; +NAMES adds to the default ones. `synfin columns` lists all.  [default: all but the optional ones, marked (o)]"),
     click.option("--profile", type=click.Choice(["native", "lakehouse"]), default="native", show_default=True, help="lakehouse: microsecond instants beside NAME_ns integers, plain strings, for Spark, Delta and Iceberg."),
     click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
     click.option("--head", type=click.IntRange(min=1), metavar="N", help="Also show the N connections that began first."),

@@ -26,6 +26,7 @@ _HANDSHAKES = {
     "refused": "a RST answered the SYN",
     "half_open": "a SYN-ACK was seen, its acknowledgement never",
     "aborted": "an end reset the attempt before the handshake was complete",
+    "unreachable": "an ICMP error said that the SYN did not arrive, and nothing answered it",
     "not_seen": "the first packet was neither SYN nor SYN-ACK: the connection is older than the capture",
     "pending": "the input ended before the attempt was decided",
 }

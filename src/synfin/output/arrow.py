@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from synfin import __version__
 from synfin.errors import ConfigError
-from synfin.schema import ENUMS, SCHEMA_VERSION, TABLES, Column
+from synfin.schema import ENUMS, SCHEMA_VERSION, TABLES, Column, default_names
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
@@ -32,18 +32,24 @@ def arrow_type(kind: str) -> pa.DataType:
 
 
 def select(table: str, names: Sequence[str] | None) -> tuple[Column, ...]:
-    """The named columns of a table in the order of the names; all when None. Raises ConfigError."""
+    """The named columns of a table in the order of the names; all but the optional ones when None. Where the first name
+    begins with ``+``, these come first, and then the named ones. Raises ConfigError.
+    """
     if table not in TABLES:
         raise ConfigError(f"{table!r} is no table; choose one of {', '.join(TABLES)}")
     known = {column.name: column for column in TABLES[table]}
-    for name in names or ():
+    if names is None:
+        names = default_names(table)
+    elif names and names[0].startswith("+"):
+        names = [*default_names(table), *(name.removeprefix("+") for name in names)]
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"`synfin columns --table {table}` lists them"
             raise ConfigError(f"the table {table} has no column {name!r}; {hint}")
-    if names is not None and (not names or len(set(names)) < len(names)):
+    if not names or len(set(names)) < len(names):
         raise ConfigError("columns must name at least one column, and each only once")
-    return TABLES[table] if names is None else tuple(known[name] for name in names)
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True)

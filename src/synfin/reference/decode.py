@@ -71,6 +71,7 @@ class Segment:
     file: str = ""
     number: int = 0
     interface: str | None = None
+    whole: bool = True  # all of the payload was captured
 
     @property
     def kind(self) -> str:
@@ -282,7 +283,7 @@ def tcp(data: bytes, vlan: int | None, fields: tuple) -> Segment:
     flags = bits & 0x1FF
     return Segment(
         src, dst, sport, dport, seq, ack if flags & ACK else 0, flags, window, end - at - header, total, version, ttl,
-        dont_fragment, vlan, data[at + 20 : at + header],
+        dont_fragment, vlan, data[at + 20 : at + header], whole=end <= len(data),
     )  # fmt: skip
 
 

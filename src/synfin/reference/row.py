@@ -11,6 +11,7 @@ from synfin.schema import FLOWS
 from .connection import Connection
 from .decode import AE, CWR, ECE, Options, parse_options
 from .end import End
+from .others import other_columns
 
 
 def flow_id(record: Connection) -> int:
@@ -35,6 +36,7 @@ def span(later: int | None, earlier: int | None) -> int | None:
 def row(record: Connection) -> dict:
     """Every column of schema.FLOWS, in order."""
     columns = identity(record) | opening(record) | closing(record)
+    columns |= other_columns(sorted(record.seen, key=lambda segment: segment.order))
     for name, end, peer in (("client", record.client, record.server), ("server", record.server, record.client)):
         columns |= {f"{name}_{key}": value for key, value in (syn_columns(end) | data_columns(end, peer)).items()}
     columns["first_response_ns"] = span(record.server.first_payload, record.client.first_payload)

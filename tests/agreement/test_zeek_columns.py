@@ -1,0 +1,56 @@
+"""`zeek_conn_state` and `zeek_history` against what Zeek's own test suite expects of its traces: 24 traces, 70 rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from shared import flow_rows, needs_captures, zeek_traces
+from zeek_borders import cut_by_zeek
+from zeek_rows import ANALYSER, BORDERS, EQUAL, LIMIT, REASSEMBLED, UNEXPLAINED, columns, compare
+
+pytestmark = needs_captures
+
+
+def pairs():
+    return [
+        (path, pair) for path, theirs in zeek_traces() for pair in compare(theirs, flow_rows(path), cut_by_zeek(path))
+    ]
+
+
+def test_every_row_is_equal_letter_for_letter_or_explained():
+    found = pairs()
+    counts = Counter(pair.why for _, pair in found)
+    print(*(f"{path.name}: {p.theirs['conn_state']} {p.theirs['history']}: {p.why}" for path, p in found), sep="\n")
+    assert [(path.name, pair.theirs["history"]) for path, pair in found if pair.why == UNEXPLAINED] == []
+    assert sum(counts.values()) == 70
+    assert counts[EQUAL] >= 37
+    assert counts[BORDERS] <= 11 and counts[ANALYSER] <= 1 and counts[LIMIT] <= 1 and counts[REASSEMBLED] <= 1
+
+
+def test_packets_bytes_and_durations_of_equal_rows():
+    counts, unexplained = Counter(), []
+    for path, pair in pairs():
+        if pair.why == EQUAL:
+            counts.update(columns(pair).items())
+            unexplained += [(path.name, pair.theirs, name) for name, why in columns(pair).items() if why == UNEXPLAINED]
+    assert unexplained == []
+    assert (
+        counts["orig_pkts", EQUAL]
+        == counts["resp_pkts", EQUAL]
+        == sum(count for (name, _), count in counts.items() if name == "duration")
+    )
+    assert counts["orig_bytes", EQUAL] > 30
+
+
+def test_zeeks_borders_give_zeeks_rows():
+    """Cut where Zeek cuts, the rules give every row of the traces that are decoded, but for what content analysers did."""
+    wrong = Counter()
+    for path, theirs in zeek_traces():
+        cut = cut_by_zeek(path)
+        for pair in compare(theirs, flow_rows(path), cut):
+            if pair.why in (EQUAL, BORDERS):
+                ends = frozenset(
+                    (pair.theirs[f"id.{end}_h"], int(pair.theirs[f"id.{end}_p"])) for end in ("orig", "resp")
+                )
+                wrong[path.name] += cut[ends][pair.theirs["conn_state"], pair.theirs["history"]] == 0
+    assert +wrong == Counter()
