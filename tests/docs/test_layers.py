@@ -28,12 +28,13 @@ MAY_USE = {
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "link", "ip", "tcp", "decode", "key", "sink",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "linktype", "radio", "rare", "link", "ip", "tunnel",
+    "tcp", "checksum", "decode", "key", "sink",
     "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "sweep", "batch",
     "block", "tracker", "probe",
 ]  # fmt: skip
-DECODING = {"link", "ip", "tcp", "decode"}
-PACKET = {"bytes", "types"}
+DECODING = {"linktype", "radio", "rare", "link", "ip", "tunnel", "tcp", "checksum", "decode"}
+PACKET = {"bytes", "types", "declared"}
 #: No part below the command line may ask what time it is; the live source must, where no packet tells it.
 TIMELESS = ("_core", "sources", "run")
 LIVE = "sources.live"

@@ -1,7 +1,8 @@
 from typing import Any, ClassVar
 
 def decode(
-    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b""
+    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b"",
+    verify: bool = False,
 ) -> dict[str, Any] | str: ...
 def sequence(a: int, b: int) -> tuple[int, bool, bool, bool, bool]: ...
 def layout() -> dict[str, Any]: ...

@@ -14,6 +14,8 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
         arena_give(&core.copies, facts.copies)
     if facts.vlans:
         arena_give(&core.vlans, facts.vlans)
+    if facts.tunnel:
+        arena_give(&core.tunnels, facts.tunnel)
     if flow.marks & FM_IPV6:
         arena_give(&core.address_pairs, flow.key_low)
     flow.phase = PH_FREE

@@ -178,11 +178,15 @@ cdef inline void use_record(Context* x, uint32_t number) noexcept nogil:
     x.flow = flow_of(x.core, number)
     x.facts = facts_of(x.core, number)
 
+cdef inline int64_t _id_of_record(Core* core, const Key* key, int64_t time_ns, uint32_t seq) noexcept nogil:
+    return flow_id_of(key, core.config.key_vlan, core.config.key_tunnel, time_ns, seq)
+
 # Before: no record has the key.
 cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
     use_record(x, flow_create(x.core, key))
     x.facts.first_seen = x.packet.time_ns
-    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, x.packet.time_ns, x.segment.seq)
+    x.facts.flow_id = _id_of_record(x.core, key, x.packet.time_ns, x.segment.seq)
+    keep_tunnel(x.core, x.facts, x.segment.tunnel)
     x.facts.first_packet = x.packet.number
     x.facts.first_file = x.packet.file_id
     x.facts.interface_id = x.packet.interface_id
@@ -196,7 +200,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
     x.flow.marks &= ~<uint8_t>FM_HELD
     end_record(x.core, x.number, END_REUSE, x.effective)
     use_record(x, flow_create(x.core, key))
-    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.copies[0].opening.isn)
+    x.facts.flow_id = _id_of_record(x.core, key, held.first_ns, held.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
     x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
     x.flow.phase = PH_SYN

@@ -36,6 +36,7 @@ cdef struct Stages:
     int8_t verdicts[BATCH_PACKETS]
     uint32_t flows[BATCH_PACKETS]    # the record that the index named, 0: none
     Segment segments[BATCH_PACKETS]
+    Tunnel tunnels[BATCH_PACKETS]    # what segments point to
     Key keys[BATCH_PACKETS]
 
 # ------------------------------------------------------------------------------------------------ stages
@@ -47,9 +48,13 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
     stages.at = 0
     stages.stepping = False
     for i in range(batch.count):
-        stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
+        stages.verdicts[i] = <int8_t>decode(
+            &batch.packets[i], &stages.segments[i], &stages.tunnels[i], core.config.verify_checksums
+        )
         if stages.verdicts[i] == VD_SEGMENT:
-            key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
+            key_of(
+                &stages.segments[i], core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i]
+            )
             prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
 
 # Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
@@ -163,7 +168,8 @@ cdef int reserve(Core* core) noexcept nogil:
             return -1
     if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
-            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
+            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0
+            or arena_reserve(&core.tunnels, blocks) < 0):
         return -1
     while core.facts.chunk_count < core.flows.chunk_count:
         if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
@@ -213,6 +219,7 @@ cdef class Tracker:
         arena_init(&self.core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
         arena_init(&self.core.copies, sizeof(Copies), BLOCKS_SHIFT)
         arena_init(&self.core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
+        arena_init(&self.core.tunnels, sizeof(Tunnel), BLOCKS_SHIFT)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self._open_rows()
@@ -221,7 +228,7 @@ cdef class Tracker:
     def __dealloc__(self):
         cdef uint32_t i
         if self.core != NULL:
-            for arena in range(7):
+            for arena in range(8):
                 arena_free(_arena(self.core, arena))
             free(self.core.table.slots)
             free(self.core.intervals.slices)
@@ -251,6 +258,8 @@ cdef class Tracker:
         timeout[PH_RESET] = settings.reset_linger
         config.reorder = settings.reorder
         config.key_vlan = "vlan" in settings.key
+        config.key_tunnel = "tunnel" in settings.key
+        config.verify_checksums = settings.checksum == "verify"
         config.seed = int.from_bytes(os.urandom(8), "little")    # of the index only: rows do not depend on it
         memcpy(config.machine, <const char*>machine, sizeof(config.machine))
         for port in settings.server_ports:
@@ -388,7 +397,7 @@ cdef class Tracker:
     def memory(self):
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
-        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans")
+        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels")
         parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         return parts
@@ -443,7 +452,9 @@ cdef Arena* _arena(Core* core, int which) noexcept:
         return &core.closings
     if which == 4:
         return &core.troubles
-    return &core.copies if which == 5 else &core.vlans
+    if which == 5:
+        return &core.copies
+    return &core.vlans if which == 6 else &core.tunnels
 
 
 cdef uint32_t* _histogram() except NULL:

@@ -9,8 +9,8 @@ from collections import Counter
 
 from synfin.settings import Settings
 
-from .decode import Segment
 from .end import MASK, End
+from .segment import Segment
 
 TIMEOUTS = {
     "unanswered": "attempt_timeout", "half_open": "half_open_timeout", "idle": "idle_timeout",
