@@ -16,8 +16,7 @@ cdef inline int pass_over(Cursor* cursor, uint32_t size, uint32_t following, uin
     return VD_SEGMENT
 
 
-# Per-packet information (CACE Technologies, 2008): the header's length, then the link type of what follows it. One inside
-# another ends with the packet, as each has at least 8 bytes.
+# Per-packet information (CACE Technologies, 2008): the header's length, then the link type of what follows it.
 cdef inline int packet_information(Cursor* cursor, uint32_t* kind) noexcept nogil:
     cdef uint32_t size, inner
     if cursor.captured < 8:
@@ -29,6 +28,8 @@ cdef inline int packet_information(Cursor* cursor, uint32_t* kind) noexcept nogi
     if size > cursor.captured:
         return VD_HEADER_CUT
     kind[0] = first_layer(<uint16_t>inner) if inner <= 0xFFFF else LK_UNKNOWN
+    if kind[0] == LK_PPI:
+        return VD_NOT_IP
     advance(cursor, size)
     return VD_SEGMENT
 

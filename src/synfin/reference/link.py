@@ -71,6 +71,8 @@ def rare_link(data: bytes, link_type: int) -> tuple[int | None, int]:
         if size < 8:
             raise Skip("bad_link_header")
         need(data, 0, size)
+        if inner == 192:
+            return None, size
         try:
             kind, offset = link_layer(data[size:], inner)
         except Skip as skip:
