@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import random
 
-from dialogue import Captured, Dialogue, options
+from dialogue import Captured, Dialogue, ethernet, options
 from synfin.settings import Settings
+from tunnels import AROUND, fits, wrapped
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -142,6 +143,27 @@ def _between(rnd: random.Random, packets: list[Captured], one_file: bool) -> lis
     return seen
 
 
+def _in_tunnels(seed: int, packets: list[Captured], settings: Settings) -> list[Captured]:
+    """Some of the talk is captured inside tunnels. Its own random numbers: the talk of a seed stays what it is.
+
+    Where the key tells connections apart, all packets of one have the same tunnel, so that it is not torn in parts.
+    """
+    rnd = random.Random(seed + 1)
+    if rnd.random() < 0.7:
+        return packets
+    names = [*rnd.sample(sorted(AROUND), 2), None]
+    out = []
+    for packet in packets:
+        start = packet.data.index(b"\x08\0\x45" if b"\x08\0\x45" in packet.data[:40] else b"\x86\xdd\x60") + 2
+        version = packet.data[start] >> 4
+        ports = start + (20 if version == 4 else 40)
+        name = names[sum(packet.data[ports : ports + 4]) % 3] if settings.key else rnd.choice(names)
+        if name and fits(name, version):
+            packet = packet._replace(data=ethernet(wrapped(name, packet.data[start:])))
+        out.append(packet)
+    return out
+
+
 def talk(seed: int) -> tuple[list[list[Captured]], Settings]:
     """Packets of one to three captures, and settings, from a seed."""
     rnd = random.Random(seed)
@@ -178,6 +200,6 @@ def talk(seed: int) -> tuple[list[list[Captured]], Settings]:
     settings = Settings(
         interval=60 * SECOND if patient else rnd.choice([SECOND, SECOND, 100 * MS]), reorder=rnd.choice([1, 1, 0, 5]) * SECOND,
         idle_timeout=(7440 if patient else 100) * SECOND, one_sided_timeout=(300 if patient else 30) * SECOND,
-        time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]),
+        time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]) + (("tunnel",) if seed % 5 == 0 else ()),
     )  # fmt: skip
-    return [packets for packets in files if packets], settings
+    return [_in_tunnels(seed, packets, settings) for packets in files if packets], settings
