@@ -12,7 +12,7 @@ cdef struct Cursor:
     uint8_t marks            # CU_*, of that IP header
 
 cdef enum:
-    CU_FRAGMENT = 1          # the first of several fragments: `length` is its own, headers inside may announce more
+    CU_FRAGMENT = 1          # (of) the first of several fragments: `length` is its own, headers inside may announce more
     CU_ROUTED = 2            # a routing header still names further hops: the destination is not the final one
 
 

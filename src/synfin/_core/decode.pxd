@@ -22,6 +22,7 @@ cdef inline int decode(const PacketRef* packet, Segment* segment, Tunnel* tunnel
     cursor.at = packet.data
     cursor.captured = packet.captured_len
     cursor.length = packet.wire_len
+    cursor.marks = 0
     segment.tunnel = NULL
     segment.has_vlan = 0
     segment.vlan_id = 0

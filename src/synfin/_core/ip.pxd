@@ -94,6 +94,15 @@ cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) no
     return VD_SEGMENT
 
 
+# What an IP header inside a tunnel announces beyond the outer packet's first fragment stands in later ones: it counts with
+# what this one carries, and is a first fragment itself. Returns the marks that it begins with.
+cdef inline uint8_t bound_by_fragment(const Cursor* cursor, uint32_t* total) noexcept nogil:
+    if cursor.marks & CU_FRAGMENT and total[0] > cursor.length:
+        total[0] = cursor.length
+        return CU_FRAGMENT
+    return 0
+
+
 # Before an IPv4 header. VD_SEGMENT: the cursor stands before the TCP header, bounded by IP's length. VD_INSIDE: before
 # what may be a tunnel's header, with IP's fields in the segment.
 # Total length 0 is a packet captured before the card segmented it: the wire length counts.
@@ -101,6 +110,7 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t size, total
     cdef uint16_t fragment
+    cdef uint8_t marks
     if cursor.captured < 20:
         return VD_HEADER_CUT
     size = (p[0] & 15) * 4
@@ -111,6 +121,7 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
         total = cursor.length
     if total < size or total > IP_LENGTH_MAX:
         return VD_BAD_IP
+    marks = bound_by_fragment(cursor, &total)
     fragment = be16(p + 6)
     if fragment & 0x1FFF:
         return later_fragment(p[9])
@@ -119,7 +130,7 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
         return VD_HEADER_CUT
     advance(cursor, size)
     cursor.ip = p
-    cursor.marks = CU_FRAGMENT if fragment & 0x2000 else 0
+    cursor.marks = CU_FRAGMENT if fragment & 0x2000 else marks
     memset(segment.src, 0, 16)
     memset(segment.dst, 0, 16)
     memcpy(segment.src, p + 12, 4)
@@ -148,6 +159,7 @@ cdef inline uint32_t jumbo_length(const Cursor* cursor) noexcept nogil:
 cdef inline int ipv6(Cursor* cursor, Segment* segment) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t total
+    cdef uint8_t marks
     if cursor.captured < 40:
         return VD_HEADER_CUT
     if p[0] >> 4 != 6:
@@ -157,10 +169,11 @@ cdef inline int ipv6(Cursor* cursor, Segment* segment) noexcept nogil:
         total = jumbo_length(cursor)
     if total > IP_LENGTH_MAX:
         return VD_BAD_IP
+    marks = bound_by_fragment(cursor, &total)
     announce(cursor, total)
     advance(cursor, 40)
     cursor.ip = p
-    cursor.marks = 0
+    cursor.marks = marks
     memcpy(segment.src, p + 8, 16)
     memcpy(segment.dst, p + 24, 16)
     segment.ip_version = 6

@@ -15,7 +15,7 @@ from synfin._core.types cimport (
 )
 
 cdef enum:
-    TUNNELS_MAX = 16         # peeled off one packet; more is a skip, so that nesting costs a bounded time
+    TUNNELS_MAX = 16         # peeled off one packet; more is a skip, so that the time that nesting costs is bounded
     PORT_GTPU = 2152
     PORT_VXLAN = 4789
     PORT_GENEVE = 6081
@@ -74,7 +74,9 @@ cdef inline int pptp(Cursor* cursor, Tunnel* tunnel, uint16_t flags, uint32_t* k
     cdef int verdict = has(cursor, size)
     if verdict != VD_SEGMENT:
         return verdict
-    if not flags & GRE_KEY or be16(cursor.at + 2) != GRE_PPP:
+    if be16(cursor.at + 2) != GRE_PPP:
+        return VD_NOT_IP
+    if not flags & GRE_KEY:
         return VD_BAD_TUNNEL
     if not flags & GRE_SEQUENCE or be16(cursor.at + 4) == 0:
         return VD_NOT_IP     # an acknowledgement alone

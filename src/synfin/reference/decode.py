@@ -42,7 +42,7 @@ def peel(packet: Packet) -> tuple[Packet, Tunnel | None]:
         data = packet.data[: inside.end]
         try:
             kind, offset, _ = to_ip(data, inside.ethertype, inside.at)
-            packet = network(data, kind, offset, inside.end - offset)
+            packet = network(data, kind, offset, inside.end - offset, in_fragment=packet.fragment)
         except Skip as skip:
             wrong_guess = inside.guessed and str(skip).startswith("bad_")
             raise Skip("not_tcp" if wrong_guess or str(skip) == "not_ip" else str(skip)) from None

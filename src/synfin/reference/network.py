@@ -44,12 +44,13 @@ class Packet:
         return "not_tcp"
 
 
-def network(data: bytes, kind: int, offset: int, on_wire: int) -> Packet:
-    """The IP packet at an offset. ``on_wire``: bytes from there on that were sent."""
-    return (ipv4 if kind == IPV4 else ipv6)(data, offset, on_wire)
+def network(data: bytes, kind: int, offset: int, on_wire: int, *, in_fragment: bool = False) -> Packet:
+    """The IP packet at an offset. ``on_wire``: bytes from there on that were sent; ``in_fragment``: as the first of several
+    fragments of an outer packet, so that more of this one may follow in others."""
+    return (ipv4 if kind == IPV4 else ipv6)(data, offset, on_wire, in_fragment)
 
 
-def ipv4(data: bytes, offset: int, on_wire: int) -> Packet:
+def ipv4(data: bytes, offset: int, on_wire: int, in_fragment: bool) -> Packet:
     """RFC 791; a total length of 0 is an offloaded segment that goes to the end of the frame."""
     need(data, offset, 20)
     first, _, total, _, fragment, ttl, protocol, _, src, dst = struct.unpack_from("!BBHHHBBH4s4s", data, offset)
@@ -59,26 +60,28 @@ def ipv4(data: bytes, offset: int, on_wire: int) -> Packet:
         raise Skip("bad_ip_header")
     if fragment & 0x1FFF:
         raise Skip("fragment" if protocol == ip.IP_PROTO_TCP or protocol in EXTENSIONS else "not_tcp")
-    end = offset + total
+    continued = in_fragment and total > on_wire
+    end = offset + (on_wire if continued else total)
     need(data[:end], offset, header)
     packet = Packet(
         data[:end], offset, offset + header, end, 4, src, dst, ttl, bool(fragment & 0x4000), protocol,
-        fragment=bool(fragment & 0x2000),
+        fragment=continued or bool(fragment & 0x2000),
     )  # fmt: skip
     if protocol == ip.IP_PROTO_AH:
         walk_extensions(packet)
     return packet
 
 
-def ipv6(data: bytes, offset: int, on_wire: int) -> Packet:
+def ipv6(data: bytes, offset: int, on_wire: int, in_fragment: bool) -> Packet:
     """RFC 8200."""
     need(data, offset, 40)
     first, length, following, hops, src, dst = struct.unpack_from("!IHBB16s16s", data, offset)
     total = length + 40 if length else jumbo_length(data, offset, following) or on_wire
     if first >> 28 != 6 or not 40 <= total <= LONGEST:
         raise Skip("bad_ip_header")
-    end = offset + total
-    packet = Packet(data[:end], offset, offset + 40, end, 6, src, dst, hops, None, following)
+    continued = in_fragment and total > on_wire
+    end = offset + (on_wire if continued else total)
+    packet = Packet(data[:end], offset, offset + 40, end, 6, src, dst, hops, None, following, fragment=continued)
     walk_extensions(packet)
     return packet
 

@@ -100,7 +100,9 @@ def pptp(packet: Packet, flags: int, protocol: int) -> Inside:
     size = 8 + (4 if flags & SEQUENCE else 0) + (4 if flags & ACKNOWLEDGEMENT else 0)
     has(packet, packet.body, packet.end, size)
     length, call = struct.unpack_from("!HH", packet.data, packet.body + 4)
-    if not flags & KEY or protocol != 0x880B:
+    if protocol != 0x880B:
+        raise Skip("not_tcp")
+    if not flags & KEY:
         raise Skip("bad_tunnel_header")
     if not flags & SEQUENCE or not length:
         raise Skip("not_tcp")

@@ -153,11 +153,12 @@ def test_an_inner_length_of_0_goes_to_the_end_of_the_outer_packet():
 
 
 def test_an_outer_fragment_holds_the_beginning_of_what_is_inside():
-    """As a mirroring switch fragments it: the inner length is right, the outer ones are the fragment's."""
+    """As a mirroring switch fragments it: the segment counts with the payload that this fragment carries (SPEC 2)."""
     for name in ("VXLAN", "GTP-U", "GENEVE", "GRE with key"):
         whole = wrapped(name, packet(4, bytes(800)))
         first = ipv4(*OUTER4, whole[20:400], protocol=AROUND[name].protocol, dont_fragment=False, more=True)
-        assert (both(first, RAW)["payload"], both(first, RAW)["tunnel"]) == (800, expected(name))
+        carried = 800 - (len(whole) - 400)
+        assert (both(first, RAW)["payload"], both(first, RAW)["tunnel"]) == (carried, expected(name))
         later = ipv4(*OUTER4, whole[400:], protocol=AROUND[name].protocol, dont_fragment=False, offset=48)
         assert both(later, RAW) == "not_tcp"
         tiny = ipv4(*OUTER4, whole[20 : 20 + (12 if AROUND[name].port else 4)], protocol=AROUND[name].protocol, more=True)
@@ -200,6 +201,7 @@ NO_TUNNEL = {
     "GRE, keep-alive": ipv4(*OUTER4, bytes(4), protocol=47),
     "GRE, CDP": ipv4(*OUTER4, bytes.fromhex("00002000") + bytes(40), protocol=47),
     "GRE, source route": ipv4(*OUTER4, bytes.fromhex("4000080000000000") + packet(), protocol=47),
+    "Ethernet over IP, MikroTik's version 1": ipv4(*OUTER4, bytes.fromhex("20016400 0036 1900") + FRAME, protocol=47),
     "PPTP, acknowledgement": ipv4(*OUTER4, bytes.fromhex("2081880b 0000 0007 00000001"), protocol=47),
     "PPTP, LCP": ipv4(*OUTER4, bytes.fromhex("3001880b 0006 0007 00000001 ff03c0210101"), protocol=47),
     "ERSPAN III, frame type 4": ipv4(*OUTER4, bytes.fromhex("100022eb 00000001 2064 0005 00000001 0000 1000") + FRAME, protocol=47),
