@@ -159,8 +159,9 @@ def _in_tunnels(seed: int, packets: list[Captured], settings: Settings) -> list[
         ports = start + (20 if version == 4 else 40)
         name = names[sum(packet.data[ports : ports + 4]) % 3] if settings.key else rnd.choice(names)
         if name and fits(name, version):
-            packet = packet._replace(data=ethernet(wrapped(name, packet.data[start:])))
-        out.append(packet)
+            out.append(packet._replace(data=ethernet(wrapped(name, packet.data[start:]))))
+        else:
+            out.append(packet)
     return out
 
 

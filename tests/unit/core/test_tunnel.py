@@ -20,7 +20,10 @@ from tunnels import AROUND, OUTER4, fits, header_of, wrapped
 A, B = {4: "10.1.1.1", 6: "2001:db8::1"}, {4: "10.2.2.2", 6: "2001:db8::2"}
 ETHERNET, RAW = 1, 101
 DEEPEST = 16
-FIELDS = "src dst sport dport seq ack flags window payload ip_bytes ip_version ttl vlan options tunnel".split()
+FIELDS = (
+    *("src", "dst", "sport", "dport", "seq", "ack", "flags", "window", "payload", "ip_bytes", "ip_version", "ttl"),
+    *("vlan", "options", "tunnel"),
+)
 
 
 def packet(version: int = 4, payload: bytes = b"payload") -> bytes:
