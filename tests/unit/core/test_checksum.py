@@ -95,5 +95,7 @@ def test_rows_and_the_named_skip(tmp_path):
 
 def test_a_frame_s_padding_is_not_summed(tmp_path):
     packet = four(b"")
-    path = write_pcap(tmp_path / "in.pcap", [Dialogue().syn(Dialogue().a)._replace(data=ethernet(packet) + b"\xab" * 6)])
+    path = write_pcap(
+        tmp_path / "in.pcap", [Dialogue().syn(Dialogue().a)._replace(data=ethernet(packet) + b"\xab" * 6)]
+    )
     assert fast([path], Settings(checksum="verify"))[2]["skips"] == {}

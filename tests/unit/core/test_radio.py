@@ -15,7 +15,9 @@ from synfin._core.probe import decode
 from synfin.reference.decode import decode as slow_decode
 from synfin.reference.segment import Skip
 
-PACKET = ipv4("10.0.0.1", "10.0.0.2", tcp("10.0.0.1", "10.0.0.2", 1234, 80, seq=7, ack=9, flags=0x18, payload=b"payload"))
+PACKET = ipv4(
+    "10.0.0.1", "10.0.0.2", tcp("10.0.0.1", "10.0.0.2", 1234, 80, seq=7, ack=9, flags=0x18, payload=b"payload")
+)
 SNAP = bytes.fromhex("aaaa03 000000 0800")
 ADDRESSES = bytes(range(18))
 WLAN, PRISM, RADIOTAP, AVS, PPI = 105, 119, 127, 163, 192
@@ -78,8 +80,14 @@ BARE = {
     "PPI, raw": (PPI, bytes.fromhex("0000 0800 65000000")),
     "PPP of pppd": (166, bytes.fromhex("0103 0021")),
     "PPP with direction": (204, bytes.fromhex("01 ff03 0021")),
-    "netfilter log": (239, bytes.fromhex("02000001 0800 0100 0800 0300 0500 0a00 78000000") + struct.pack("<HH", 4 + len(PACKET), 9)),
-    "netfilter log, big-endian": (239, bytes.fromhex("02000001 0008 0001 0000 0300") + struct.pack(">HH", 4 + len(PACKET), 9)),
+    "netfilter log": (
+        239,
+        bytes.fromhex("02000001 0800 0100 0800 0300 0500 0a00 78000000") + struct.pack("<HH", 4 + len(PACKET), 9),
+    ),
+    "netfilter log, big-endian": (
+        239,
+        bytes.fromhex("02000001 0008 0001 0000 0300") + struct.pack(">HH", 4 + len(PACKET), 9),
+    ),
     "backbone bridge": (1, bytes(12) + bytes.fromhex("88e7 00123456") + bytes(12) + b"\x08\0"),
 }
 WHOLE = {name: (link_type, header + SNAP) for name, (link_type, header) in HEADERS.items()} | BARE
@@ -143,5 +151,7 @@ def test_both_decoders_agree_on_damaged_headers(name, seed, damages, cut):
     rnd, (link_type, header) = random.Random(seed), WHOLE[name]
     frame = bytearray(header + PACKET)
     for _ in range(damages):
-        frame[rnd.randrange(min(len(frame), len(header) + 20))] = rnd.choice([0, 1, 2, 4, 8, 0x20, 0x40, 0x80, 0xFF, rnd.randrange(256)])
+        frame[rnd.randrange(min(len(frame), len(header) + 20))] = rnd.choice(
+            [0, 1, 2, 4, 8, 0x20, 0x40, 0x80, 0xFF, rnd.randrange(256)]
+        )
     both(bytes(frame[: rnd.randrange(len(frame))] if cut else frame), link_type, len(frame))

@@ -28,7 +28,9 @@ FIELDS = (
 
 def packet(version: int = 4, payload: bytes = b"payload") -> bytes:
     segment = tcp(A[version], B[version], 1234, 80, seq=7, ack=9, flags=0x18, payload=payload)
-    return (ipv4 if version == 4 else ipv6)(A[version], B[version], segment, **{"ttl" if version == 4 else "hop_limit": 33})
+    return (ipv4 if version == 4 else ipv6)(
+        A[version], B[version], segment, **{"ttl" if version == 4 else "hop_limit": 33}
+    )
 
 
 def fast(data: bytes, link_type: int = ETHERNET, wire_len: int | None = None) -> tuple | str:
@@ -37,7 +39,13 @@ def fast(data: bytes, link_type: int = ETHERNET, wire_len: int | None = None) ->
     if isinstance(found, str):
         return found
     size = 4 if found["ip_version"] == 4 else 16
-    names = {"src_port": "sport", "dst_port": "dport", "payload_bytes": "payload", "vlan_id": "vlan", "raw_options": "options"}
+    names = {
+        "src_port": "sport",
+        "dst_port": "dport",
+        "payload_bytes": "payload",
+        "vlan_id": "vlan",
+        "raw_options": "options",
+    }
     found = {names.get(name, name): value for name, value in found.items() if name != "options"}
     found |= {"src": found["src"][:size], "dst": found["dst"][:size]}
     return tuple(found[name] for name in FIELDS)
@@ -164,7 +172,9 @@ def test_an_outer_fragment_holds_the_beginning_of_what_is_inside():
         assert (both(first, RAW)["payload"], both(first, RAW)["tunnel"]) == (carried, expected(name))
         later = ipv4(*OUTER4, whole[400:], protocol=AROUND[name].protocol, dont_fragment=False, offset=48)
         assert both(later, RAW) == "not_tcp"
-        tiny = ipv4(*OUTER4, whole[20 : 20 + (12 if AROUND[name].port else 4)], protocol=AROUND[name].protocol, more=True)
+        tiny = ipv4(
+            *OUTER4, whole[20 : 20 + (12 if AROUND[name].port else 4)], protocol=AROUND[name].protocol, more=True
+        )
         assert both(tiny, RAW) == "fragment"
 
 
@@ -260,7 +270,16 @@ def test_both_decoders_agree_on_damaged_tunnels(names, seed, damages, cut):
             inner, version = wrapped(name, inner), 4 if AROUND[name].outer is OUTER4 else 6
     frame = bytearray(ethernet(inner))
     for _ in range(damages):
-        frame[rnd.randrange(14, len(frame))] = rnd.choice([0, 1, 4, 6, 8, 0x11, 0x2F, 0x45, 0x60, 0x80, 0xFF, rnd.randrange(256)])
+        frame[rnd.randrange(14, len(frame))] = rnd.choice(
+            [0, 1, 4, 6, 8, 0x11, 0x2F, 0x45, 0x60, 0x80, 0xFF, rnd.randrange(256)]
+        )
     both(bytes(frame[: rnd.randrange(14, len(frame))] if cut else frame), ETHERNET, len(frame))
 
 
+def test_udp_s_length_ends_the_tunnel():
+    """What follows UDP's length inside the outer packet is no part of an inner packet that does not tell its own length."""
+    segment = tcp(A[4], B[4], 1234, 80, seq=7, ack=9, flags=0x18, payload=b"payload")
+    inside = bytes.fromhex("08000000 00000100") + ethernet(ipv4(A[4], B[4], segment, total=0))
+    whole = udp(4789, inside + b"trailer", 8 + len(inside))
+    assert both(ethernet(whole))["payload"] == 7
+    assert both(ethernet(udp(4789, inside + b"trailer", 0)))["payload"] == 14
