@@ -94,8 +94,8 @@ cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) no
     return VD_SEGMENT
 
 
-# What an IP header inside a tunnel announces beyond the outer packet's first fragment stands in later ones: it counts with
-# what this one carries, and is a first fragment itself. Returns the marks that it begins with.
+# What an IP header inside a tunnel announces beyond the outer packet's first fragment stands in later ones: it counts
+# with what this one carries, and is a first fragment itself. Returns the marks that it begins with.
 cdef inline uint8_t bound_by_fragment(const Cursor* cursor, uint32_t* total) noexcept nogil:
     if cursor.marks & CU_FRAGMENT and total[0] > cursor.length:
         total[0] = cursor.length

@@ -13,8 +13,8 @@ from synfin._core.intervals cimport (
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
-    NO_TUNNEL_ID, OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT, VD_LINK_TYPE,
-    VD_SEGMENT, Options, PacketRef, Segment, Tunnel,
+    NO_TUNNEL_ID, OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT,
+    VD_LINK_TYPE, VD_SEGMENT, Options, PacketRef, Segment, Tunnel,
 )
 
 from synfin.schema import ENUMS, SKIPS

@@ -27,8 +27,8 @@ cdef enum:
     RT_FLAG_PADDED = 0x20    # the IEEE 802.11 header is padded to 4 bytes
 
 
-# Section 9.3.2.1: 24 bytes, 6 for a fourth address, 2 of QoS control, 4 of HT control. Later fragments begin in the middle
-# of a packet; an A-MSDU holds several packets.
+# Section 9.3.2.1: 24 bytes, 6 for a fourth address, 2 of QoS control, 4 of HT control. Later fragments begin in the
+# middle of a packet; an A-MSDU holds several packets.
 cdef inline int wlan(Cursor* cursor, bint padded) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t size = 24

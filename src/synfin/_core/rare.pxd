@@ -74,9 +74,9 @@ cdef inline int arcnet(Cursor* cursor, uint32_t* kind) noexcept nogil:
     return pass_over(cursor, 8, ET_IPV4 if type_ == 212 else ET_IPV6, kind)
 
 
-# Linux's netfilter log: 4 bytes, then attributes (length with its own 4 bytes, type) in the byte order of the machine that
-# captured, each padded to 4 bytes; attribute 1 begins with the EtherType, 9 is the packet behind the link header. No type
-# is above 255, which tells the order.
+# Linux's netfilter log: 4 bytes, then attributes (length with its own 4 bytes, type) in the byte order of the machine
+# that captured, each padded to 4 bytes; attribute 1 begins with the EtherType, 9 is the packet behind the link header.
+# No type is above 255, which tells the order.
 cdef inline int nflog(Cursor* cursor, uint32_t* kind) noexcept nogil:
     cdef uint32_t size, what, following = LK_IP
     cdef bint little
