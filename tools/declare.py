@@ -20,7 +20,7 @@ def _enum(prefix: str, values: tuple[str, ...] | list[str], count: str | None = 
 
 #: Enumeration of schema.ENUMS -> prefix of its C names.
 PREFIXES = {
-    "record": "REC", "direction": "DIR", "handshake": "HS", "rtt_quality": "RQ", "ecn": "ECN", "fast_open": "TFO",
+    "tunnel": "TUN", "record": "REC", "direction": "DIR", "handshake": "HS", "rtt_quality": "RQ", "ecn": "ECN", "fast_open": "TFO",
     "mptcp": "MP", "close": "CL", "side": "SIDE", "time_wait_end": "TWE", "end_reason": "END", "state": "ST",
     "zeek_conn_state": "ZC",
 }  # fmt: skip

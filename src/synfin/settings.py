@@ -80,8 +80,9 @@ class Settings:
     reset_linger : reset, or an attempt answered by RST.
     reorder : how late a packet may be without moving an interval or a deadline.
     interval : length of a row of the interval table.
-    key : what beside the two ends tells connections apart: nothing, or ``("vlan",)``.
+    key : what beside the two ends tells connections apart: any of ``"vlan"`` and ``"tunnel"`` (kind and id).
     server_ports : ports that mark the server when no SYN was seen.
+    checksum : ``"verify"`` skips packets whose IPv4 header or TCP checksum is wrong; ``"ignore"`` takes them.
 
     Raises
     ------
@@ -99,6 +100,7 @@ class Settings:
     interval: int = NS_PER_S
     key: tuple[str, ...] = ()
     server_ports: frozenset[int] | None = None
+    checksum: str = "ignore"
 
     def __post_init__(self) -> None:
         for field in fields(self)[:9]:
@@ -111,8 +113,10 @@ class Settings:
             raise ConfigError("interval must be at least 1ms and a multiple of 10ns (ten equal slices)")
         if self.reorder // (self.interval // 10) > 1_000_000:
             raise ConfigError("reorder is more than 100,000 intervals; make the interval longer or reorder shorter")
-        if set(self.key) - {"vlan"}:
-            raise ConfigError(f"key can hold 'vlan' only, not {', '.join(self.key)!r}")
+        if set(self.key) - {"vlan", "tunnel"}:
+            raise ConfigError(f"key can hold 'vlan' and 'tunnel' only, not {', '.join(self.key)!r}")
+        if self.checksum not in {"ignore", "verify"}:
+            raise ConfigError(f"checksum can be 'ignore' or 'verify', not {self.checksum!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
 

@@ -30,12 +30,12 @@ MAY_USE = {
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "link", "ip", "icmp", "tcp", "decode", "key", "watch",
-    "sink", "intervals", "core", "data", "machine", "opening", "closing", "zeek", "others", "border", "row", "record", "segment",
-    "quote", "sweep", "batch", "block", "snapshot", "tracker", "probe",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
+    "tunnel", "tcp", "checksum", "decode", "key", "watch", "sink", "intervals", "core", "data", "machine", "opening", "closing",
+    "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "batch", "block", "snapshot", "tracker", "probe",
 ]  # fmt: skip
-DECODING = {"link", "ip", "icmp", "tcp", "decode"}
-PACKET = {"bytes", "types"}
+DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}
+PACKET = {"bytes", "types", "declared"}
 #: No part below the command line may ask what time it is; the live source must, where no packet tells it.
 TIMELESS = ("_core", "sources", "run")
 LIVE = "sources.live"

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import random
 
-from dialogue import Captured, Dialogue, options
+from dialogue import Captured, Dialogue, ethernet, options
 from synfin.settings import Settings
+from tunnels import AROUND, fits, wrapped
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -145,6 +146,27 @@ def _between(rnd: random.Random, packets: list[Captured]) -> list[Captured]:
     return seen
 
 
+def _in_tunnels(rnd: random.Random, packets: list[Captured], settings: Settings) -> list[Captured]:
+    """Some of the talk is captured inside tunnels.
+
+    Where the key tells connections apart, all packets of one have the same tunnel, so that it is not torn in parts.
+    """
+    if rnd.random() < 0.7:
+        return packets
+    names = [*rnd.sample(sorted(AROUND), 2), None]
+    out = []
+    for packet in packets:
+        start = packet.data.index(b"\x08\0\x45" if b"\x08\0\x45" in packet.data[:40] else b"\x86\xdd\x60") + 2
+        version = packet.data[start] >> 4
+        ports = start + (20 if version == 4 else 40)
+        name = names[sum(packet.data[ports : ports + 4]) % 3] if settings.key else rnd.choice(names)
+        if name and fits(name, version):
+            out.append(packet._replace(data=ethernet(wrapped(name, packet.data[start:]))))
+        else:
+            out.append(packet)
+    return out
+
+
 def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
     """Packets of one to three captures, and settings."""
     strange = rnd.choice([0.0, 0.0, 0.1, 0.5])
@@ -183,7 +205,8 @@ def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
     settings = Settings(
         interval=60 * SECOND if patient else rnd.choice([SECOND, SECOND, 100 * MS]), reorder=rnd.choice([1, 1, 0, 5]) * SECOND,
         idle_timeout=(7440 if patient else 100) * SECOND, one_sided_timeout=(300 if patient else 30) * SECOND,
-        time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]),
+        time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]) + rnd.choice([(), (), ("tunnel",)]),
     )  # fmt: skip
+    files = [_in_tunnels(rnd, packets, settings) for packets in files]
     # A capture that is given twice is read once (SPEC 9): no two files are the same.
     return [list(packets) for packets in dict.fromkeys(map(tuple, files)) if packets], settings

@@ -65,7 +65,7 @@ cdef class Block:
 
 
 cdef int book_open(AddressBook* book, uint32_t rows) except -1:
-    cdef uint32_t room = 2 * rows
+    cdef uint32_t room = 4 * rows    # both ends, and the outermost tunnel's
     cdef uint32_t slots = 1024
     while slots < 2 * room:
         slots *= 2

@@ -128,6 +128,9 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
         held.flags = x.segment.flags
         held.fast_open = options.fast_open
         held.vlan = x.segment.vlan_id if x.segment.has_vlan else NO_VLAN
+        if x.segment.tunnel != NULL:
+            held.tunneled = True
+            held.tunnel = x.segment.tunnel[0]
     held.last_ns = x.packet.time_ns
     held.smallest_ns = x.packet.time_ns if x.packet.time_ns < held.smallest_ns else held.smallest_ns
     held.largest_ns = x.packet.time_ns if x.packet.time_ns > held.largest_ns else held.largest_ns
@@ -154,6 +157,7 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     facts.first_packet = held.first_packet
     facts.first_file = held.first_file
     facts.interface_id = held.interface_id
+    keep_tunnel(x.core, facts, &held.tunnel if held.tunneled else NULL)
     if held.vlan != NO_VLAN:
         note_vlan(x.core, facts, held.vlan)
         flow.end[d].vlan = held.vlan

@@ -24,6 +24,8 @@ cdef struct Config:
     int64_t timeout[8]       # indexed by PH_*
     int64_t reorder
     bint key_vlan
+    bint key_tunnel
+    bint verify_checksums
     uint64_t seed
     uint8_t machine[EV_COUNT * ST_COUNT]
     uint64_t server_ports[1024]
@@ -68,6 +70,7 @@ cdef struct Core:
     Arena troubles
     Arena copies
     Arena vlans
+    Arena tunnels
     Arena others             # same numbers as flows; empty unless Config.others
     Arena held_others        # Others.without and Others.next
     Wheel wheel
@@ -111,6 +114,20 @@ cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
     if facts.closing == 0:
         facts.closing = arena_take(&core.closings)
     return <Closing*>arena_at(&core.closings, facts.closing)
+
+# NULL: the record's first packet was in none.
+cdef inline Tunnel* tunnel_of(Core* core, const Facts* facts) noexcept nogil:
+    return <Tunnel*>arena_at(&core.tunnels, facts.tunnel) if facts.tunnel else NULL
+
+cdef inline void keep_tunnel(Core* core, Facts* facts, const Tunnel* tunnel) noexcept nogil:
+    if tunnel != NULL:
+        facts.tunnel = arena_take(&core.tunnels)
+        tunnel_of(core, facts)[0] = tunnel[0]
+
+cdef inline bint same_tunnel(const Tunnel* a, const Tunnel* b) noexcept nogil:
+    if a == NULL or b == NULL:
+        return a == b
+    return a.kind == b.kind and a.id == b.id
 
 cdef inline bint is_finished(const Flow* flow) noexcept nogil:
     return flow.phase == PH_CLOSED or (flow.phase == PH_RESET and not flow.marks & FM_ATTEMPT)
@@ -217,7 +234,9 @@ cdef inline bint flow_has_key(Core* core, uint32_t number, const Key* key) noexc
     cdef AddressPair* pair
     if flow.port[0] != key.port[0] or flow.port[1] != key.port[1]:
         return False
-    if core.config.key_vlan and facts_of(core, number).key_vlan != key.vlan:
+    if core.config.key_vlan and facts_of(core, number).vlan_first != key.vlan:
+        return False
+    if core.config.key_tunnel and not same_tunnel(tunnel_of(core, facts_of(core, number)), key.tunnel):
         return False
     if key.ip_version == 4:
         return (not flow.marks & FM_IPV6 and memcmp(&flow.key_low, key.addr[0], 4) == 0
@@ -283,8 +302,7 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
         flow.marks |= FM_IPV6
         pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
         memcpy(pair.addr[0], key.addr[0], 32)
-    facts.key_vlan = key.vlan
-    facts.vlan_first = NO_VLAN
+    facts.vlan_first = key.vlan
     facts.timer_slot = NO_SLOT
     facts.quality_server = RQ_NONE
     facts.quality_client = RQ_NONE
@@ -302,7 +320,8 @@ cdef inline void flow_key(Core* core, uint32_t number, Key* key) noexcept nogil:
     memset(key, 0, sizeof(Key))
     key.port[0] = flow.port[0]
     key.port[1] = flow.port[1]
-    key.vlan = facts_of(core, number).key_vlan
+    key.vlan = facts_of(core, number).vlan_first if core.config.key_vlan else NO_VLAN
+    key.tunnel = tunnel_of(core, facts_of(core, number)) if core.config.key_tunnel else NULL
     if flow.marks & FM_IPV6:
         key.ip_version = 6
         memcpy(key.addr[0], arena_at(&core.address_pairs, flow.key_low), 32)

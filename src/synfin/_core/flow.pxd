@@ -1,8 +1,10 @@
 # One connection in memory. Flow holds what every packet needs: 192 bytes, three cache lines, of which a packet of a long
 # connection touches the shared one and its sender's. Facts (the same number in a second arena) holds what is written
 # at the opening, at an RTT sample or at the end. What most connections never have lives in blocks that are taken when
-# it first occurs: Trouble, Closing, Copies, Vlans.
+# it first occurs: Trouble, Closing, Copies, Vlans, and the Tunnel of types.pxd.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from synfin._core.types cimport Tunnel
 
 cdef extern from "core.h" nogil:
     ctypedef struct Sum128:
@@ -157,10 +159,10 @@ cdef struct Facts:
     uint32_t trouble
     uint32_t copies
     uint32_t vlans
+    uint32_t tunnel          # of the first packet
     uint16_t timer_slot
     uint16_t marks           # FF_*
-    uint16_t vlan_first
-    uint16_t key_vlan
+    uint16_t vlan_first      # the record's only one where it is part of the key
     uint8_t direction        # DIR_*
     uint8_t ecn
     uint8_t fast_open
@@ -264,7 +266,9 @@ cdef struct Held:
     uint8_t end
     uint8_t fast_open        # as Options.fast_open, of the first copy
     uint16_t vlan
+    uint8_t tunneled         # `tunnel` is valid
     Ring ring
+    Tunnel tunnel            # of the first copy
 
 # What one end's SYNs and SYN-ACKs were, where there is more than one.
 cdef struct EndCopies:

@@ -1,19 +1,23 @@
-# From the IP header to the TCP header: addresses, TTL, fragments, and the length that IP announces, which alone says
-# how long the payload is. Nothing inside tunnels is looked for. RFC 791, RFC 8200, RFC 2675, RFC 4302.
+# From the IP header to the TCP header, or to what may be a tunnel's: addresses, TTL, fragments, and the length that IP
+# announces, which alone says how long the payload is. RFC 791, RFC 8200, RFC 2675, RFC 4302.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from synfin._core.bytes cimport Cursor, advance, announce, be16, be32
+from synfin._core.bytes cimport CU_FRAGMENT, CU_ROUTED, Cursor, advance, announce, be16, be32
 from synfin._core.types cimport (
-    VD_BAD_IP, VD_FRAGMENT, VD_HEADER_CUT, VD_ICMP_ERROR, VD_NOT_TCP, VD_SEGMENT, Segment,
+    VD_BAD_IP, VD_FRAGMENT, VD_HEADER_CUT, VD_ICMP_ERROR, VD_INSIDE, VD_NOT_TCP, VD_SEGMENT, Segment,
 )
 
 cdef enum:
     IP_HOP_BY_HOP = 0
     IP_ICMP = 1
+    IP_IPV4 = 4
     IP_TCP = 6
+    IP_UDP = 17
+    IP_IPV6 = 41
     IP_ROUTING = 43
     IP_FRAGMENT = 44
+    IP_GRE = 47
     IP_AUTHENTICATION = 51
     IP_ICMPV6 = 58
     IP_DESTINATION = 60
@@ -28,9 +32,12 @@ cdef enum:
 
 
 # The skip of a protocol other than TCP, and whether an ICMP message is an error: ICMP 3, 4, 5, 11, 12 (RFC 792),
-# ICMPv6 below 128 (RFC 4443 section 2.1).
-cdef inline int other_protocol(const Cursor* cursor, uint8_t version, uint8_t protocol) noexcept nogil:
+# ICMPv6 below 128 (RFC 4443 section 2.1). VD_INSIDE: what may be a tunnel, the cursor before its header.
+cdef inline int other_protocol(Cursor* cursor, uint8_t version, uint8_t protocol) noexcept nogil:
     cdef uint8_t kind
+    if protocol == IP_UDP or protocol == IP_GRE or protocol == IP_IPV4 or protocol == IP_IPV6:
+        cursor.protocol = protocol
+        return VD_INSIDE
     if cursor.captured < 1:
         return VD_NOT_TCP
     kind = cursor.at[0]
@@ -69,10 +76,14 @@ cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) no
         if protocol == IP_FRAGMENT:
             if be16(cursor.at + 2) & 0xFFF8:
                 return later_fragment(cursor.at[0])
+            if cursor.at[3] & 1:
+                cursor.marks |= CU_FRAGMENT
             size = 8
         elif protocol == IP_AUTHENTICATION:
             size = (<uint32_t>cursor.at[1] + 2) * 4
         else:
+            if protocol == IP_ROUTING and cursor.at[3]:
+                cursor.marks |= CU_ROUTED
             size = (<uint32_t>cursor.at[1] + 1) * 8
         if size > cursor.length:
             return VD_BAD_IP
@@ -83,12 +94,23 @@ cdef inline int extensions(Cursor* cursor, uint8_t version, uint8_t protocol) no
     return VD_SEGMENT
 
 
-# Before an IPv4 header. VD_SEGMENT: the cursor stands before the TCP header, bounded by IP's length.
+# What an IP header inside a tunnel announces beyond the outer packet's first fragment stands in later ones: it counts
+# with what this one carries, and is a first fragment itself. Returns the marks that it begins with.
+cdef inline uint8_t bound_by_fragment(const Cursor* cursor, uint32_t* total) noexcept nogil:
+    if cursor.marks & CU_FRAGMENT and total[0] > cursor.length:
+        total[0] = cursor.length
+        return CU_FRAGMENT
+    return 0
+
+
+# Before an IPv4 header. VD_SEGMENT: the cursor stands before the TCP header, bounded by IP's length. VD_INSIDE: before
+# what may be a tunnel's header, with IP's fields in the segment.
 # Total length 0 is a packet captured before the card segmented it: the wire length counts.
 cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t size, total
     cdef uint16_t fragment
+    cdef uint8_t marks
     if cursor.captured < 20:
         return VD_HEADER_CUT
     size = (p[0] & 15) * 4
@@ -99,6 +121,7 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
         total = cursor.length
     if total < size or total > IP_LENGTH_MAX:
         return VD_BAD_IP
+    marks = bound_by_fragment(cursor, &total)
     fragment = be16(p + 6)
     if fragment & 0x1FFF:
         return later_fragment(p[9])
@@ -106,6 +129,8 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
     if cursor.captured < size:
         return VD_HEADER_CUT
     advance(cursor, size)
+    cursor.ip = p
+    cursor.marks = CU_FRAGMENT if fragment & 0x2000 else marks
     memset(segment.src, 0, 16)
     memset(segment.dst, 0, 16)
     memcpy(segment.src, p + 12, 4)
@@ -130,10 +155,11 @@ cdef inline uint32_t jumbo_length(const Cursor* cursor) noexcept nogil:
     return cursor.length
 
 
-# Before an IPv6 header. VD_SEGMENT: the cursor stands before the TCP header, bounded by IP's length.
+# Before an IPv6 header; the rest as in ipv4.
 cdef inline int ipv6(Cursor* cursor, Segment* segment) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t total
+    cdef uint8_t marks
     if cursor.captured < 40:
         return VD_HEADER_CUT
     if p[0] >> 4 != 6:
@@ -143,8 +169,11 @@ cdef inline int ipv6(Cursor* cursor, Segment* segment) noexcept nogil:
         total = jumbo_length(cursor)
     if total > IP_LENGTH_MAX:
         return VD_BAD_IP
+    marks = bound_by_fragment(cursor, &total)
     announce(cursor, total)
     advance(cursor, 40)
+    cursor.ip = p
+    cursor.marks = marks
     memcpy(segment.src, p + 8, 16)
     memcpy(segment.dst, p + 24, 16)
     segment.ip_version = 6

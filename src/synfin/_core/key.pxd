@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from synfin._core.types cimport Segment
+from synfin._core.types cimport NO_TUNNEL_ID, Segment, Tunnel
 
 cdef extern from "core.h" nogil:
     uint64_t mix64(uint64_t a, uint64_t b)
@@ -15,7 +15,8 @@ cdef enum:
 cdef struct Key:
     uint8_t addr[2][16]
     uint16_t port[2]
-    uint16_t vlan            # part of the key only where asked for; else NO_VLAN
+    const Tunnel* tunnel     # kind and id are part of the key only where asked for; else NULL
+    uint16_t vlan            # likewise; else NO_VLAN
     uint8_t sender
     uint8_t ip_version
     uint32_t hash
@@ -33,9 +34,12 @@ cdef inline uint32_t key_hash(const Key* key, uint64_t seed) noexcept nogil:
     else:
         a[0] = mix64(a[0] ^ seed, a[1] ^ MIX_B) ^ mix64(b[0] ^ MIX_C, b[1] ^ seed)
         a[0] = mix64(a[0] ^ seed, ports ^ MIX_A)
+    if key.tunnel != NULL:
+        a[0] = mix64(a[0] ^ <uint64_t>key.tunnel.id, key.tunnel.kind ^ MIX_B)
     return <uint32_t>(a[0] ^ (a[0] >> 32))
 
-cdef inline void key_of(const Segment* segment, bint with_vlan, uint64_t seed, Key* key) noexcept nogil:
+cdef inline void key_of(const Segment* segment, bint with_vlan, bint with_tunnel, uint64_t seed,
+                        Key* key) noexcept nogil:
     cdef int order = memcmp(segment.src, segment.dst, 16)
     key.sender = 1 if order > 0 or (order == 0 and segment.src_port > segment.dst_port) else 0
     memcpy(key.addr[key.sender], segment.src, 16)
@@ -44,12 +48,16 @@ cdef inline void key_of(const Segment* segment, bint with_vlan, uint64_t seed, K
     key.port[1 - key.sender] = segment.dst_port
     key.ip_version = segment.ip_version
     key.vlan = segment.vlan_id if with_vlan and segment.has_vlan else NO_VLAN
+    key.tunnel = segment.tunnel if with_tunnel else NULL
     key.hash = key_hash(key, seed)
 
-# The record's identifier (SPEC 4): FNV-1a 64 of version, both ends, the optional key part, and the first packet's
-# timestamp and sequence number, all big-endian, top bit cleared.
-cdef inline int64_t flow_id_of(const Key* key, bint with_vlan, int64_t time_ns, uint32_t seq) noexcept nogil:
+# The record's identifier (SPEC 4): FNV-1a 64 of version, both ends, the optional key parts, and the first packet's
+# timestamp and sequence number, all big-endian, top bit cleared. A tunnel is its kind (1 byte) and its id (8 bytes), all
+# bits set where there is none.
+cdef inline int64_t flow_id_of(const Key* key, bint with_vlan, bint with_tunnel, int64_t time_ns,
+                               uint32_t seq) noexcept nogil:
     cdef uint64_t h = FNV_OFFSET
+    cdef uint64_t tunnel_id = <uint64_t>NO_TUNNEL_ID
     cdef int end, i
     cdef int width = 4 if key.ip_version == 4 else 16
     h = (h ^ key.ip_version) * FNV_PRIME
@@ -61,6 +69,12 @@ cdef inline int64_t flow_id_of(const Key* key, bint with_vlan, int64_t time_ns, 
     if with_vlan:
         h = (h ^ (key.vlan >> 8)) * FNV_PRIME
         h = (h ^ (key.vlan & 0xFF)) * FNV_PRIME
+    if with_tunnel:
+        if key.tunnel != NULL:
+            tunnel_id = <uint64_t>key.tunnel.id
+        h = (h ^ (key.tunnel.kind if key.tunnel != NULL else 0xFF)) * FNV_PRIME
+        for i in range(8):
+            h = (h ^ ((tunnel_id >> (56 - 8 * i)) & 0xFF)) * FNV_PRIME
     for i in range(8):
         h = (h ^ ((<uint64_t>time_ns >> (56 - 8 * i)) & 0xFF)) * FNV_PRIME
     for i in range(4):

@@ -1,67 +1,14 @@
-# From the first captured byte to the IP header: link headers, VLAN tags, LLC, PPP, PPPoE, MPLS. Each step reads one
-# header, advances the cursor and names what follows; every step but the last consumes bytes, so the work is bounded by
-# the packet. IP is ip.pxd's. Numbers: tcpdump.org/linktypes.html, IANA's EtherType and PPP lists.
+# From the first captured byte, or from inside a tunnel, to the IP header: link headers, VLAN tags, LLC, PPP, PPPoE, MPLS.
+# Each step reads one header, advances the cursor and names what follows; every step but the last consumes bytes, so the
+# work is bounded by the packet. IP is ip.pxd's, IEEE 802.11 radio.pxd's.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from synfin._core.bytes cimport Cursor, advance, be16, be32
+from synfin._core.linktype cimport *
+from synfin._core.rare cimport pass_over, rare_step
 from synfin._core.types cimport (
     PF_VLAN, VD_BAD_IP, VD_BAD_LINK, VD_HEADER_CUT, VD_LINK_TYPE, VD_NOT_IP, VD_SEGMENT, PacketRef, Segment,
 )
-
-# What the cursor stands before: an EtherType, or one of these.
-cdef enum:
-    LK_ETHERNET = 0x10000    # Ethernet header
-    LK_LLC = 0x10001         # IEEE 802.2 LLC header
-    LK_PPP = 0x10002         # PPP protocol field
-    LK_PPP_FRAME = 0x10003   # PPP with or without address and control bytes, or Cisco HDLC
-    LK_COOKED = 0x10004      # Linux cooked v1 header
-    LK_COOKED2 = 0x10005     # Linux cooked v2 header
-    LK_FAMILY = 0x10006      # BSD address family, 4 bytes
-    LK_IP = 0x10007          # IPv4 or IPv6 by the version field
-    LK_DIRECTION = 0x10008   # one byte of direction, then PPP
-    LK_UNKNOWN = 0x10009
-
-cdef enum:
-    ET_LENGTH_MAX = 1500     # up to here an EtherType field is an IEEE 802.3 length
-    ET_MIN = 0x0600
-    ET_IPV4 = 0x0800
-    ET_VLAN = 0x8100
-    ET_IPV6 = 0x86DD
-    ET_MPLS = 0x8847
-    ET_MPLS_MULTICAST = 0x8848
-    ET_PPPOE = 0x8864
-    ET_QINQ = 0x88A8
-    ET_QINQ_OLD = 0x9100
-
-cdef enum:
-    LINKTYPE_ETHERNET = 1
-
-
-# What a packet of this LINKTYPE_ begins with.
-cdef inline uint32_t first_layer(uint16_t link_type) noexcept nogil:
-    if link_type == LINKTYPE_ETHERNET:
-        return LK_ETHERNET
-    elif link_type == 0 or link_type == 108:  # NULL, LOOP
-        return LK_FAMILY
-    elif link_type == 101 or link_type == 12 or link_type == 14:  # RAW, and DLT_RAW as systems number it
-        return LK_IP
-    elif link_type == 228:
-        return ET_IPV4
-    elif link_type == 229:
-        return ET_IPV6
-    elif link_type == 113:
-        return LK_COOKED
-    elif link_type == 276:
-        return LK_COOKED2
-    elif link_type == 9 or link_type == 50 or link_type == 104:  # PPP, PPP_HDLC, C_HDLC
-        return LK_PPP_FRAME
-    elif link_type == 204:  # PPP_WITH_DIR
-        return LK_DIRECTION
-    elif link_type == 51:  # PPP_ETHER
-        return ET_PPPOE
-    elif link_type == 219:
-        return ET_MPLS
-    return LK_UNKNOWN
 
 
 # IEEE 802.3 section 3.2.6: the field is a length up to 1500, a type from 0x0600, and undefined between.
@@ -79,11 +26,11 @@ cdef inline int ethernet(Cursor* cursor, uint32_t* kind) noexcept nogil:
     return VD_SEGMENT
 
 
-# IEEE 802.1Q section 9.6. The outermost tag is the one recorded.
+# IEEE 802.1Q section 9.6. The outermost tag of the outermost frame is the one recorded.
 cdef inline int vlan(Cursor* cursor, Segment* segment, uint32_t* kind) noexcept nogil:
     if cursor.captured < 4:
         return VD_HEADER_CUT
-    if not segment.has_vlan:
+    if not segment.has_vlan and segment.tunnel == NULL:
         segment.has_vlan = 1
         segment.vlan_id = be16(cursor.at) & 0x0FFF
     kind[0] = type_or_length(be16(cursor.at + 2))
@@ -245,7 +192,7 @@ cdef inline int ip_version(Cursor* cursor, uint32_t* kind) noexcept nogil:
 # One step: the verdict is VD_SEGMENT as long as the way to IP goes on.
 cdef inline int next_layer(Cursor* cursor, Segment* segment, uint32_t* kind) noexcept nogil:
     cdef uint32_t now = kind[0]
-    if now == LK_ETHERNET:
+    if now == LK_ETHERNET or now == ET_BRIDGED:
         return ethernet(cursor, kind)
     elif now == ET_VLAN or now == ET_QINQ or now == ET_QINQ_OLD:
         return vlan(cursor, segment, kind)
@@ -258,11 +205,9 @@ cdef inline int next_layer(Cursor* cursor, Segment* segment, uint32_t* kind) noe
     elif now == LK_PPP_FRAME:
         return ppp_frame(cursor, kind)
     elif now == LK_DIRECTION:
-        if cursor.captured < 1:
-            return VD_HEADER_CUT
-        kind[0] = LK_PPP_FRAME
-        advance(cursor, 1)
-        return VD_SEGMENT
+        return pass_over(cursor, 1, LK_PPP_FRAME, kind)
+    elif now == LK_PPP_PPPD:
+        return pass_over(cursor, 2, LK_PPP, kind)
     elif now == LK_LLC:
         return llc(cursor, kind)
     elif now == LK_COOKED:
@@ -273,12 +218,19 @@ cdef inline int next_layer(Cursor* cursor, Segment* segment, uint32_t* kind) noe
         return family(cursor, kind)
     elif now == LK_IP:
         return ip_version(cursor, kind)
-    return VD_NOT_IP
+    return rare_step(cursor, kind)
+
+
+# From what `kind` names to the IP header. VD_SEGMENT: kind is ET_IPV4 or ET_IPV6; else the skip's verdict.
+cdef inline int walk_to_ip(Cursor* cursor, Segment* segment, uint32_t* kind) noexcept nogil:
+    cdef int verdict = VD_SEGMENT
+    while verdict == VD_SEGMENT and kind[0] != ET_IPV4 and kind[0] != ET_IPV6:
+        verdict = next_layer(cursor, segment, kind)
+    return verdict
 
 
 # Moves the cursor to the IP header. VD_SEGMENT: kind is ET_IPV4 or ET_IPV6; else the skip's verdict.
 cdef inline int find_ip(const PacketRef* packet, Cursor* cursor, Segment* segment, uint32_t* kind) noexcept nogil:
-    cdef int verdict = VD_SEGMENT
     kind[0] = first_layer(packet.link_type)
     if kind[0] == LK_UNKNOWN:
         return VD_LINK_TYPE
@@ -286,6 +238,4 @@ cdef inline int find_ip(const PacketRef* packet, Cursor* cursor, Segment* segmen
         segment.has_vlan = 1
         segment.vlan_id = packet.vlan_tci & 0x0FFF
         cursor.length -= 4   # the tag is on the wire and not in the bytes
-    while verdict == VD_SEGMENT and kind[0] != ET_IPV4 and kind[0] != ET_IPV6:
-        verdict = next_layer(cursor, segment, kind)
-    return verdict
+    return walk_to_ip(cursor, segment, kind)

@@ -3,7 +3,8 @@ from typing import Any, ClassVar
 from synfin._core.batch import PacketBatch
 
 def decode(
-    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b""
+    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b"",
+    verify: bool = False,
 ) -> dict[str, Any] | str: ...
 def address_text(version: int, address: bytes) -> str: ...
 def packets_between(batch: PacketBatch, ends: set[bytes], flags: int = 0) -> list[int]: ...

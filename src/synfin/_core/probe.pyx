@@ -17,11 +17,11 @@ from synfin._core.sink cimport format_ipv4, format_ipv6
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
-    OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT, VD_LINK_TYPE,
-    VD_SEGMENT, Options, PacketRef, Segment,
+    NO_TUNNEL_ID, OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT,
+    VD_LINK_TYPE, VD_SEGMENT, Options, PacketRef, Segment, Tunnel,
 )
 
-from synfin.schema import SKIPS
+from synfin.schema import ENUMS, SKIPS
 
 
 cdef dict _options(const Segment* segment):
@@ -59,11 +59,21 @@ cdef dict _segment(const Segment* segment):
         "vlan_id": segment.vlan_id if segment.has_vlan else None,
         "raw_options": (<const char*>segment.options)[:segment.options_len],
         "options": _options(segment),
+        "tunnel": _tunnel(segment.tunnel) if segment.tunnel != NULL else None,
     }
 
 
+cdef tuple _tunnel(const Tunnel* tunnel):
+    width = 4 if tunnel.ip_version == 4 else 16
+    return (
+        ENUMS["tunnel"][tunnel.kind], None if tunnel.id == NO_TUNNEL_ID else tunnel.id,
+        (<const char*>tunnel.src)[:width], (<const char*>tunnel.dst)[:width],
+    )
+
+
 def decode(
-    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b""
+    data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b"",
+    verify: bool = False,
 ) -> dict | str:
     """Decode one packet as the core does.
 
@@ -74,11 +84,12 @@ def decode(
     wire_len : bytes on the wire without a tag in `vlan_tci`; those captured when None.
     vlan_tci : outermost VLAN tag that is not in the bytes, as live sources deliver it.
     after : bytes that lie in memory behind the captured ones and must not matter.
+    verify : whether a wrong checksum is a skip.
 
     Returns
     -------
-    The segment as a dict, its addresses as 16 bytes (IPv4: the first 4, the rest 0) and its options under "options";
-    or the name of the skip.
+    The segment as a dict, its addresses as 16 bytes (IPv4: the first 4, the rest 0), its options under "options", the
+    outermost tunnel's kind, id and addresses (4 or 16 bytes) under "tunnel"; or the name of the skip.
 
     Notes
     -----
@@ -90,6 +101,7 @@ def decode(
     cdef uint8_t* copy = <uint8_t*>malloc(len(data) + len(after) or 1)
     cdef PacketRef packet
     cdef Segment segment
+    cdef Tunnel tunnel
     cdef int verdict
     if copy == NULL:
         raise MemoryError
@@ -98,6 +110,7 @@ def decode(
         memcpy(copy + size, <const char*>after, len(after))
         memset(&packet, 0, sizeof(PacketRef))
         memset(&segment, 0xAA, sizeof(Segment))
+        memset(&tunnel, 0xAA, sizeof(Tunnel))
         packet.data = copy
         packet.captured_len = size
         packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
@@ -106,7 +119,7 @@ def decode(
             packet.vlan_tci = <uint16_t>vlan_tci
             packet.flags = PF_VLAN
             packet.wire_len += 4
-        verdict = decode_packet(&packet, &segment)
+        verdict = decode_packet(&packet, &segment, &tunnel, verify)
         if verdict == VD_SEGMENT:
             return _segment(&segment)
         if verdict == VD_LINK_TYPE:
@@ -143,12 +156,13 @@ def packets_between(PacketBatch batch not None, set ends not None, uint16_t flag
     Indexes, ascending. An IPv4 and an IPv6 pair may share a key: the answer may hold packets of either.
     """
     cdef Segment segment
+    cdef Tunnel tunnel
     cdef Key key
     cdef uint32_t i
     found = []
     for i in range(batch.c.count):
-        if decode_packet(&batch.c.packets[i], &segment) == VD_SEGMENT and (not flags or segment.flags & flags):
-            key_of(&segment, False, 0, &key)
+        if decode_packet(&batch.c.packets[i], &segment, &tunnel, False) == VD_SEGMENT and (not flags or segment.flags & flags):
+            key_of(&segment, False, False, 0, &key)
             if (<const char*>key.addr)[:36] in ends:
                 found.append(i)
     return found
@@ -203,6 +217,7 @@ def layout() -> dict:
         "Trouble": sizeof(Trouble),
         "Copies": sizeof(Copies),
         "Vlans": sizeof(Vlans),
+        "Tunnel": sizeof(Tunnel),
         "Slot": sizeof(Slot),
     }
 

@@ -16,6 +16,8 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
         arena_give(&core.copies, facts.copies)
     if facts.vlans:
         arena_give(&core.vlans, facts.vlans)
+    if facts.tunnel:
+        arena_give(&core.tunnels, facts.tunnel)
     if core.config.others:
         keep_held_others(core, others_of(core, number))
     if flow.marks & FM_IPV6:

@@ -67,8 +67,19 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
         put_int(s, COL_VLAN_ID, facts.vlan_first)
     put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, facts.vlans)).count if facts.vlans
             else (1 if facts.vlan_first != NO_VLAN else 0))
+    if facts.tunnel:
+        put_tunnel(s, tunnel_of(core, facts))
     if facts.interface_id >= 0:
         put_int(s, COL_INTERFACE, facts.interface_id)
+
+cdef inline void put_tunnel(Sink* s, const Tunnel* tunnel) noexcept nogil:
+    put_int(s, COL_TUNNEL, tunnel.kind)
+    if tunnel.id != NO_TUNNEL_ID:
+        put_int(s, COL_TUNNEL_ID, tunnel.id)
+    if s.columns[COL_OUTER_SRC_IP].values != NULL:
+        put_int(s, COL_OUTER_SRC_IP, address_code(&s.addresses, tunnel.ip_version, tunnel.src))
+    if s.columns[COL_OUTER_DST_IP].values != NULL:
+        put_int(s, COL_OUTER_DST_IP, address_code(&s.addresses, tunnel.ip_version, tunnel.dst))
 
 # Columns of one end; `base` is the number of its first one (client_isn or server_isn).
 cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint ipv6) noexcept nogil:

@@ -8,7 +8,7 @@ from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segm
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
     acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
-    note_syn_acknowledged, take_syn,
+    note_syn_acknowledged, take_syn, take_synack,
 )
 from synfin._core.others cimport adopt_others, note_others, split_others
 from synfin._core.record cimport end_record, expire_record
@@ -180,11 +180,15 @@ cdef inline void use_record(Context* x, uint32_t number) noexcept nogil:
     x.flow = flow_of(x.core, number)
     x.facts = facts_of(x.core, number)
 
+cdef inline int64_t _id_of_record(Core* core, const Key* key, int64_t time_ns, uint32_t seq) noexcept nogil:
+    return flow_id_of(key, core.config.key_vlan, core.config.key_tunnel, time_ns, seq)
+
 # Before: no record has the key.
 cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
     use_record(x, flow_create(x.core, key))
     x.facts.first_seen = x.packet.time_ns
-    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, x.packet.time_ns, x.segment.seq)
+    x.facts.flow_id = _id_of_record(x.core, key, x.packet.time_ns, x.segment.seq)
+    keep_tunnel(x.core, x.facts, x.segment.tunnel)
     x.facts.first_packet = x.packet.number
     x.facts.first_file = x.packet.file_id
     x.facts.interface_id = x.packet.interface_id
@@ -206,7 +210,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
         adopt_others(x.core, x.number, others)
     if x.core.watch != NULL:
         watch_prove(x.core.watch, x.number, birth)
-    x.facts.flow_id = flow_id_of(key, x.core.config.key_vlan, held.first_ns, held.ring.copies[0].opening.isn)
+    x.facts.flow_id = _id_of_record(x.core, key, held.first_ns, held.ring.copies[0].opening.isn)
     x.facts.direction = DIR_SYN
     x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
     x.flow.phase = PH_SYN
@@ -222,7 +226,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
 cdef inline void note_held(Context* x, const Key* key) noexcept nogil:
     cdef const Held* held = &copies_of(x.core, x.facts).held
     watch_hold(x.core.watch, x.number, key,
-               flow_id_of(key, x.core.config.key_vlan, held.first_ns, x.segment.seq), held.count == 1)
+               _id_of_record(x.core, key, held.first_ns, x.segment.seq), held.count == 1)
 
 cdef inline void count_segment(Core* core, const Segment* segment, int64_t effective) noexcept nogil:
     interval_packet(&core.intervals, effective, segment.ip_bytes)

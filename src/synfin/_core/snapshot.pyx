@@ -12,7 +12,8 @@ from synfin._core.sink cimport WIDTH_BIT, AddressBook, ColumnBuffer, Sink
 
 from synfin import schema
 
-_KINDS = [column.kind for column in schema.FLOWS]
+_NAMES = [column.name for column in schema.FLOWS]
+_KINDS = [None if column.optional else column.kind for column in schema.FLOWS]
 _VALUES = {"bool": (False, True), **{f"enum:{name}": values for name, values in schema.ENUMS.items()}}
 _PLAN = [(column.name, _VALUES.get(column.kind), column.kind == "text") for column in schema.FLOWS]
 _PHASES = ("free", "syn", "synack", "open", "one_sided", "closing", "closed", "reset")  # PH_*
@@ -40,6 +41,8 @@ cdef dict _row(const Sink* sink, list files, list interfaces):
     cdef dict texts = {"first_file": files, "interface": interfaces}
     row = {}
     for i, (name, values, is_text) in enumerate(_PLAN):
+        if sink.columns[i].values == NULL:
+            continue
         value = _value(&sink.columns[i])
         if value is not None:
             if values is not None:
@@ -101,15 +104,16 @@ cdef object live_record(Core* core, const PacketRef* packet, list files, list in
     holes, and the sum of the RTT samples between the tap and this end (ns). None: not known.
     """
     cdef Segment segment
+    cdef Tunnel tunnel
     cdef Key key
     cdef Sink sink
     cdef uint32_t number
     cdef Flow* flow
     cdef Facts* facts
     cdef int client
-    if decode(packet, &segment) != VD_SEGMENT:
+    if decode(packet, &segment, &tunnel, core.config.verify_checksums) != VD_SEGMENT:
         return None
-    key_of(&segment, core.config.key_vlan, core.config.seed, &key)
+    key_of(&segment, core.config.key_vlan, core.config.key_tunnel, core.config.seed, &key)
     number = table_find(core, &key)
     if number == 0:
         return None
@@ -118,7 +122,7 @@ cdef object live_record(Core* core, const PacketRef* packet, list files, list in
     client = client_end(flow)
     memset(&sink, 0, sizeof(Sink))
     try:
-        sink_open(&sink, _KINDS, 1, True)
+        sink_open(&sink, _NAMES, _KINDS, 1, True)
         put_interim_row(&sink, core, number)
         row = _row(&sink, files, interfaces)
     finally:

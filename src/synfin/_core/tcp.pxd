@@ -3,10 +3,10 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from synfin._core.bytes cimport Cursor, be16, be32
+from synfin._core.bytes cimport CU_FRAGMENT, Cursor, be16, be32
 from synfin._core.types cimport (
-    OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, TH_ACK, VD_BAD_TCP, VD_HEADER_CUT,
-    VD_SEGMENT, Options, Segment,
+    OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, TH_ACK, VD_BAD_TCP, VD_FRAGMENT,
+    VD_HEADER_CUT, VD_SEGMENT, Options, Segment,
 )
 
 cdef enum:
@@ -24,17 +24,17 @@ cdef enum:
 
 
 # The cursor stands before a TCP header and is bounded by IP's length. Options may be cut by the snap length, the 20
-# fixed bytes may not.
+# fixed bytes may not. A first fragment too short for the header leaves the rest of it to a later one.
 cdef inline int tcp(const Cursor* cursor, Segment* segment) noexcept nogil:
     cdef const uint8_t* p = cursor.at
     cdef uint32_t size
     if cursor.length < 20:
-        return VD_BAD_TCP
+        return VD_FRAGMENT if cursor.marks & CU_FRAGMENT else VD_BAD_TCP
     if cursor.captured < 20:
         return VD_HEADER_CUT
     size = (p[12] >> 4) * 4
     if size < 20 or size > cursor.length:
-        return VD_BAD_TCP
+        return VD_FRAGMENT if size >= 20 and cursor.marks & CU_FRAGMENT else VD_BAD_TCP
     segment.src_port = be16(p)
     segment.dst_port = be16(p + 2)
     segment.seq = be32(p + 4)

@@ -12,7 +12,7 @@ from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.key cimport Key, key_of
-from synfin._core.link cimport LK_UNKNOWN, first_layer
+from synfin._core.linktype cimport LK_UNKNOWN, first_layer
 from synfin._core.quote cimport track_quote
 from synfin._core.segment cimport track_segment
 from synfin._core.snapshot cimport live_record
@@ -42,6 +42,7 @@ cdef struct Stages:
     int8_t verdicts[BATCH_PACKETS]
     uint32_t flows[BATCH_PACKETS]    # the record that the index named, 0: none
     Segment segments[BATCH_PACKETS]
+    Tunnel tunnels[BATCH_PACKETS]    # what segments point to
     Key keys[BATCH_PACKETS]
 
 # ------------------------------------------------------------------------------------------------ stages
@@ -63,9 +64,13 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
         if core.programs != NULL and is_filtered(core, &batch.packets[i]):
             stages.verdicts[i] = VD_FILTERED
             continue
-        stages.verdicts[i] = <int8_t>decode(&batch.packets[i], &stages.segments[i])
+        stages.verdicts[i] = <int8_t>decode(
+            &batch.packets[i], &stages.segments[i], &stages.tunnels[i], core.config.verify_checksums
+        )
         if stages.verdicts[i] == VD_SEGMENT or is_quote(stages, i):
-            key_of(&stages.segments[i], core.config.key_vlan, core.config.seed, &stages.keys[i])
+            key_of(
+                &stages.segments[i], core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i]
+            )
             prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
 
 # Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
@@ -183,7 +188,8 @@ cdef int reserve(Core* core) noexcept nogil:
             return -1
     if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
-            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0):
+            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0
+            or arena_reserve(&core.tunnels, blocks) < 0):
         return -1
     while core.config.others and core.others.chunk_count < core.flows.chunk_count:
         if arena_reserve(&core.others, ((core.others.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
@@ -245,6 +251,7 @@ cdef class Tracker:
         arena_init(&self.core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
         arena_init(&self.core.copies, sizeof(Copies), BLOCKS_SHIFT)
         arena_init(&self.core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
+        arena_init(&self.core.tunnels, sizeof(Tunnel), BLOCKS_SHIFT)
         arena_init(&self.core.others, sizeof(Others), RECORDS_SHIFT)
         arena_init(&self.core.held_others, sizeof(Others), BLOCKS_SHIFT)
         if grow_table(&self.core.table, 4096) < 0:
@@ -262,7 +269,7 @@ cdef class Tracker:
     def __dealloc__(self):
         cdef uint32_t i
         if self.core != NULL:
-            for arena in range(9):
+            for arena in range(10):
                 arena_free(_arena(self.core, arena))
             free(self.core.table.slots)
             free(self.core.intervals.slices)
@@ -298,6 +305,8 @@ cdef class Tracker:
         timeout[PH_RESET] = settings.reset_linger
         config.reorder = settings.reorder
         config.key_vlan = "vlan" in settings.key
+        config.key_tunnel = "tunnel" in settings.key
+        config.verify_checksums = settings.checksum == "verify"
         config.seed = int.from_bytes(os.urandom(8), "little")    # of the index only: rows do not depend on it
         memcpy(config.machine, <const char*>machine, sizeof(config.machine))
         for port in settings.server_ports:
@@ -526,7 +535,9 @@ cdef class Tracker:
     def memory(self):
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
-        names = ("flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "others", "held_others")
+        names = (
+            "flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels", "others", "held_others",
+        )
         parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         return parts
@@ -586,7 +597,9 @@ cdef Arena* _arena(Core* core, int which) noexcept:
         return &core.copies
     if which == 6:
         return &core.vlans
-    return &core.others if which == 7 else &core.held_others
+    if which == 7:
+        return &core.tunnels
+    return &core.others if which == 8 else &core.held_others
 
 
 cdef uint32_t* _histogram() except NULL:

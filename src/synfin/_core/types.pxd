@@ -43,6 +43,7 @@ cdef enum:
 # Result of decoding one packet: a segment, or the name under which it is skipped. The skips stand in the order of
 # schema.SKIPS (a test compares them).
 cdef enum Verdict:
+    VD_INSIDE = -2           # within decode only: a protocol that may be a tunnel
     VD_SEGMENT = -1
     VD_NOT_IP = 0
     VD_NOT_TCP = 1
@@ -53,10 +54,26 @@ cdef enum Verdict:
     VD_BAD_IP = 6
     VD_BAD_TCP = 7
     VD_SAME_ENDS = 8
-    VD_FILTERED = 9
-    VD_OUTSIDE_WINDOW = 10
-    VD_LINK_TYPE = 11        # link layer not decoded: counted as link_type_N
-    VD_COUNT = 12
+    VD_BAD_TUNNEL = 9
+    VD_TUNNEL_DEPTH = 10
+    VD_ENCRYPTED = 11
+    VD_AGGREGATE = 12
+    VD_BAD_CHECKSUM = 13
+    VD_FILTERED = 14
+    VD_OUTSIDE_WINDOW = 15
+    VD_LINK_TYPE = 16        # link layer not decoded: counted as link_type_N
+    VD_COUNT = 17
+
+# The outermost tunnel around a segment.
+cdef struct Tunnel:
+    int64_t id               # key, VSID, call, session, VNI or TEID; NO_TUNNEL_ID where it has none
+    uint8_t src[16]          # of the outermost IP header, as in Segment
+    uint8_t dst[16]
+    uint8_t ip_version       # of that header
+    uint8_t kind             # TUN_* (declared.pxd)
+
+cdef enum:
+    NO_TUNNEL_ID = -1
 
 # One TCP segment, host byte order. Addresses are network order; IPv4 uses the first 4 bytes, the rest is 0.
 cdef struct Segment:
@@ -74,9 +91,10 @@ cdef struct Segment:
     uint8_t ttl              # TTL or hop limit
     uint8_t dont_fragment    # 0 or 1; 0 for IPv6
     uint8_t has_vlan         # 0 or 1
-    uint16_t vlan_id         # outermost VLAN ID
+    uint16_t vlan_id         # outermost VLAN ID of the outermost frame
     uint16_t options_len     # captured bytes of TCP options
     const uint8_t* options   # borrowed like the packet
+    const Tunnel* tunnel     # NULL: not in a tunnel
     uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
     uint8_t icmp_type        # valid with `quoted`, like icmp_code
     uint8_t icmp_code

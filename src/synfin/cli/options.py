@@ -131,7 +131,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     added.append(
         click.option(
             "--key", metavar="PARTS", default="",
-            help="What tells connections apart beside addresses and ports: `vlan`.  [default: nothing]",
+            help="What tells connections apart beside addresses and ports: `vlan`, `tunnel`, or both with a comma.  [default: nothing]",
         )
     )  # fmt: skip
     added.append(
@@ -139,6 +139,13 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--server-ports", type=Ports(), metavar="PORTS",
             help="Ports that mark the server where no SYN was seen, such as 80,443,8000-8999.  "
             "[default: below 1024, and well-known ones]",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--checksum", type=click.Choice(["ignore", "verify"]), default=defaults["checksum"],
+            help="Whether packets with a wrong IPv4 header or TCP checksum are skipped; offload makes checksums wrong in "
+            "sound captures.  [default: ignore]",
         )
     )  # fmt: skip
     for option in reversed(added):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from synfin import states
 from synfin.schema import STATES
 
-from .decode import Segment, parse_options
 from .end import MASK, REMEMBERED, End, diff
 from .record import Record
+from .segment import Segment, parse_options
 
 MOVES = states.matrix()
 

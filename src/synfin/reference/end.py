@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .decode import Options, Segment, parse_options
+from .segment import Options, Segment, parse_options
 
 MASK = 0xFFFFFFFF
 MAX_HOLES = 4

@@ -5,9 +5,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from dpkt import icmp, icmp6
+from dpkt import icmp, icmp6, ip
 
-from .decode import IcmpError, Skip, ipv4, ipv6
+from .decode import IcmpError
+from .link import IPV4, IPV6
+from .network import network
+from .segment import Skip, Tunnel
 
 #: Errors that say that the packet did not arrive. A packet too big, a redirect or a source quench does not.
 UNREACHABLE = {
@@ -28,21 +31,23 @@ class Quote(NamedTuple):
     code: int
     unreachable: bool
     vlan: int | None
+    tunnel: Tunnel | None
 
 
 def quote(error: IcmpError) -> Quote | None:
     """The TCP segment that an error quotes; None where its first 8 bytes are not there or not TCP."""
-    data, at = error.data, error.at
+    packet = error.packet
+    data, at, version = packet.data, packet.body, packet.version
     if len(data) < at + 8:
         return None
     kind, code = data[at : at + 2]
     try:
-        body, _, _, _, src, dst, *_ = (ipv4 if error.version == 4 else ipv6)(data, at + 8, len(data) - at - 8)
+        about = network(data, IPV4 if version == 4 else IPV6, at + 8, len(data) - at - 8)
     except Skip:
         return None
-    if len(data) < body + 8:
+    if about.protocol != ip.IP_PROTO_TCP or len(about.data) < about.body + 8:
         return None
-    sport, dport, seq = struct.unpack_from("!HHI", data, body)
-    too_big = error.version == 4 and (kind, code) == (icmp.ICMP_UNREACH, icmp.ICMP_UNREACH_NEEDFRAG)
-    failed = kind in UNREACHABLE[error.version] and not too_big
-    return Quote(src, dst, sport, dport, seq, kind, code, failed, error.vlan)
+    sport, dport, seq = struct.unpack_from("!HHI", data, about.body)
+    too_big = version == 4 and (kind, code) == (icmp.ICMP_UNREACH, icmp.ICMP_UNREACH_NEEDFRAG)
+    failed = kind in UNREACHABLE[version] and not too_big
+    return Quote(about.src, about.dst, sport, dport, seq, kind, code, failed, error.vlan, error.tunnel)

@@ -9,9 +9,9 @@ from collections import Counter
 
 from synfin.settings import Settings
 
-from .decode import Segment
 from .end import MASK, End, diff
 from .icmp import Quote
+from .segment import Segment
 
 TIMEOUTS = {
     "unanswered": "attempt_timeout", "half_open": "half_open_timeout", "idle": "idle_timeout",

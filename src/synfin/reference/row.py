@@ -6,12 +6,12 @@ import ipaddress
 import math
 import struct
 
-from synfin.schema import FLOWS
+from synfin.schema import ENUMS, FLOWS
 
 from .connection import Connection
-from .decode import AE, CWR, ECE, Options, parse_options
 from .end import End
 from .others import other_columns
+from .segment import AE, CWR, ECE, Options, parse_options
 
 
 def flow_id(record: Connection) -> int:
@@ -21,6 +21,9 @@ def flow_id(record: Connection) -> int:
     data = bytes((first.ip_version,)) + b"".join(address + struct.pack("!H", port) for address, port in ends)
     if "vlan" in key:
         data += struct.pack("!H", 0xFFFF if first.vlan is None else first.vlan)
+    if "tunnel" in key:
+        kind = ENUMS["tunnel"].index(first.tunnel.kind) if first.tunnel else 0xFF
+        data += struct.pack("!Bq", kind, -1 if first.tunnel is None or first.tunnel.id is None else first.tunnel.id)
     data += struct.pack("!qI", first.time, first.seq)
     value = 0xCBF29CE484222325
     for byte in data:
@@ -48,6 +51,7 @@ def identity(record: Connection) -> dict:
     times = [segment.time for segment in packets]
     vlans = [segment.vlan for segment in packets if segment.vlan is not None]
     first = record.first
+    tunnel = first.tunnel
     return {
         "flow_id": flow_id(record), "record": "final", "first_seen": min(times), "last_seen": max(times),
         "duration_ns": max(times) - min(times), "ip_version": first.ip_version, "direction": record.direction,
@@ -55,6 +59,9 @@ def identity(record: Connection) -> dict:
         "server_ip": str(ipaddress.ip_address(record.server.address)), "server_port": record.server.port,
         "first_file": first.file, "first_packet": first.number, "interface": first.interface,
         "vlan_id": vlans[0] if vlans else None, "vlan_variants": len(set(vlans)),
+        "tunnel": tunnel.kind if tunnel else None, "tunnel_id": tunnel.id if tunnel else None,
+        "outer_src_ip": str(ipaddress.ip_address(tunnel.src)) if tunnel else None,
+        "outer_dst_ip": str(ipaddress.ip_address(tunnel.dst)) if tunnel else None,
     }  # fmt: skip
 
 

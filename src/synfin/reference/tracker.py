@@ -10,10 +10,11 @@ from typing import NamedTuple
 from synfin.settings import Settings
 
 from .connection import Connection
-from .decode import IcmpError, Segment, Skip, decode
+from .decode import IcmpError, decode
 from .icmp import Quote, quote
 from .intervals import COUNTS, IntervalTable
 from .row import row
+from .segment import Segment, Skip
 from .time import Packet, Source, Stamped, effective, merge
 
 
@@ -43,7 +44,9 @@ class Tracker:
 
     def key(self, segment: Segment | Quote) -> tuple:
         ends = frozenset([(segment.src, segment.sport), (segment.dst, segment.dport)])
-        return (ends, segment.vlan) if "vlan" in self.settings.key else (ends,)
+        tunnel = (segment.tunnel.kind, segment.tunnel.id) if segment.tunnel else None
+        parts = {"vlan": segment.vlan, "tunnel": tunnel}
+        return (ends, *(parts[name] for name in ("vlan", "tunnel") if name in self.settings.key))
 
     def packet(self, stamped: Stamped) -> None:
         """One packet in merged order."""
@@ -55,7 +58,8 @@ class Tracker:
         try:
             if self.matches and not self.matches(stamped.packet):
                 raise Skip("filtered")
-            segment = decode(stamped.packet.data, stamped.packet.wire_len, stamped.packet.link_type)
+            packet, verify = stamped.packet, self.settings.checksum == "verify"
+            segment = decode(packet.data, packet.wire_len, packet.link_type, verify=verify)
         except Skip as reason:
             self.skips[str(reason)] += 1
             if isinstance(reason, IcmpError) and (quoted := quote(reason)):

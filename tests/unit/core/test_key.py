@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialogue import START, Dialogue, write_pcap
-from rows import fast
+from dialogue import START, Dialogue, ethernet, write_pcap
+from rows import compare, fast
 from synfin.settings import Settings
+from tunnels import OUTER4, OUTER6, wrapped
 
 
 def fnv1a(data: bytes) -> int:
@@ -22,12 +23,13 @@ def fnv1a(data: bytes) -> int:
     return value % 2**63
 
 
-def flow_id(ends: list[tuple[str, int]], time_ns: int, seq: int, vlan: int | None = None) -> int:
-    """The identifier as SPEC 4 defines it; ``vlan`` only where it is part of the key."""
+def flow_id(ends: list[tuple[str, int]], time_ns: int, seq: int, vlan: int | None = None, part: bytes = b"") -> int:
+    """The identifier as SPEC 4 defines it; ``vlan`` and what else is part of the key only where asked for."""
     packed = sorted((ipaddress.ip_address(ip).packed, port) for ip, port in ends)
     data = bytes([4 if len(packed[0][0]) == 4 else 6])
     data += b"".join(address + struct.pack("!H", port) for address, port in packed)
     data += b"" if vlan is None else struct.pack("!H", vlan)
+    data += part
     return fnv1a(data + struct.pack("!qI", time_ns, seq))
 
 
@@ -119,3 +121,61 @@ def test_the_same_ends_on_two_vlans_are_one_connection_unless_asked(tmp_path):
     assert (row["vlan_id"], row["vlan_variants"], row["syn_count"]) == (10, 2, 2)
     rows, _, _ = fast([path], Settings(key=("vlan",)))
     assert sorted(row["vlan_id"] for row in rows) == [10, 20]
+
+
+def in_tunnel(dialogue: Dialogue, name: str, vlans: tuple[int, ...] = ()) -> list:
+    """Its packets in a tunnel, the outer frame tagged."""
+    inner = 14 + 4 * len(dialogue.vlans)
+    return [p._replace(data=ethernet(wrapped(name, p.data[inner:]), vlans=vlans)) for p in dialogue.packets]
+
+
+def test_the_columns_of_a_tunnel(tmp_path):
+    path = write_pcap(tmp_path / "in.pcap", in_tunnel(Dialogue().handshake(), "VXLAN"))
+    [row], _, _ = fast([path])
+    assert (row["tunnel"], row["tunnel_id"], row["outer_src_ip"], row["outer_dst_ip"]) == ("vxlan", 0x123456, *OUTER4)
+    assert (row["handshake"], row["client_ip"], row["vlan_id"]) == ("complete", "10.0.0.1", None)
+    assert compare([path]) == []
+    path = write_pcap(tmp_path / "six.pcap", in_tunnel(Dialogue().handshake(), "IPv4 in IPv6"))
+    [row], _, _ = fast([path])
+    assert (row["tunnel"], row["tunnel_id"], row["outer_src_ip"], row["outer_dst_ip"]) == ("4in6", None, *OUTER6)
+    [row], _, _ = fast([write_pcap(tmp_path / "none.pcap", Dialogue().handshake().packets)])
+    assert [row[name] for name in ("tunnel", "tunnel_id", "outer_src_ip", "outer_dst_ip")] == [None] * 4
+
+
+@pytest.mark.parametrize(("name", "kind", "tunnel_id"), [("GRE with key", 4, 0xFEDCBA98), ("IP in IP", 0, -1), (None, 0xFF, -1)])
+def test_the_tunnel_is_part_of_the_identifier_only_where_it_is_part_of_the_key(tmp_path, name, kind, tunnel_id):
+    d = Dialogue(vlans=[7])
+    d.syn(d.a)
+    path = write_pcap(tmp_path / "in.pcap", in_tunnel(d, name, (7,)) if name else d.packets)
+    ends, time_ns = [(d.a.ip, d.a.port), (d.b.ip, d.b.port)], d.packets[0].time_ns
+    [plain], [keyed], [full] = (fast([path], Settings(key=key))[0] for key in ((), ("tunnel",), ("tunnel", "vlan")))
+    assert plain["flow_id"] == flow_id(ends, time_ns, d.a.isn)
+    part = struct.pack("!Bq", kind, tunnel_id)
+    assert keyed["flow_id"] == flow_id(ends, time_ns, d.a.isn, part=part)
+    assert full["flow_id"] == flow_id(ends, time_ns, d.a.isn, part=struct.pack("!H", 7) + part)
+
+
+def test_the_same_ends_in_several_tunnels_are_one_connection_unless_asked(tmp_path):
+    """A tenant's addresses come again in another network; the id tells them apart, its kind, too, and no tunnel at all."""
+    talks = [Dialogue(start=START + i) for i in range(4)]
+    packets = in_tunnel(talks[0].handshake(), "VXLAN") + in_tunnel(talks[2].handshake(), "GRE") + talks[3].handshake().packets
+    other = in_tunnel(talks[1].handshake(), "VXLAN")
+    packets += [p._replace(data=p.data.replace(b"\x12\x34\x56\0", b"\x12\x34\x57\0")) for p in other]
+    path = write_pcap(tmp_path / "in.pcap", sorted(packets, key=lambda packet: packet.time_ns))
+    [row], _, _ = fast([path])
+    assert (row["tunnel"], row["syn_count"]) == ("vxlan", 4)
+    rows, _, _ = fast([path], Settings(key=("tunnel",)))
+    assert [(row["tunnel"], row["tunnel_id"]) for row in rows] == [("vxlan", 0x123456), ("vxlan", 0x123457), ("gre", None), (None, None)]
+    assert {(row["handshake"], row["syn_count"]) for row in rows} == {("complete", 1)} and len({row["flow_id"] for row in rows}) == 4
+    assert compare([path]) == compare([path], Settings(key=("tunnel",))) == compare([path], Settings(key=("vlan", "tunnel"))) == []
+
+
+def test_a_record_that_a_held_syn_begins_has_the_tunnel_of_that_syn(tmp_path):
+    old, new = Dialogue().handshake(), Dialogue(a_isn=90_000, start=START + 10**9)
+    new.syn(new.a)
+    new.synack(new.b)
+    packets = in_tunnel(old, "VXLAN") + in_tunnel(new, "GRE with key")[:1] + new.packets[1:]
+    path = write_pcap(tmp_path / "in.pcap", packets)
+    rows, _, _ = fast([path])
+    assert [(row["tunnel"], row["end_reason"]) for row in rows] == [("vxlan", "reuse"), ("gre", "end_of_input")]
+    assert compare([path]) == []
