@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from ipaddress import ip_address
 
 from synfin import reference
-from synfin.reference.decode import ACK, SYN, Segment, Skip, decode
+from synfin.reference.decode import decode
 from synfin.reference.others import Zeek
+from synfin.reference.segment import ACK, SYN, Segment, Skip
 
 DELAY = 5 * 10**9
 CLOSED = ("CLOSED", "RESET")

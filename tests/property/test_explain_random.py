@@ -3,6 +3,7 @@ came so far."""
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from rows import fast, order
 @pytest.mark.parametrize("start", range(0, 200, 50))
 def test_rows_and_packets(tmp_path, start):
     for seed in range(start, start + 50):
-        files, tracking = talk(seed)
+        files, tracking = talk(random.Random(seed))
         paths = [write_pcap(tmp_path / f"{number}.cap", packets) for number, packets in enumerate(files)]
         records = explained(paths, tracking)
         assert sorted((record.row for record in records), key=order) == sorted(fast(paths, tracking)[0], key=order)
@@ -31,7 +32,7 @@ NOT_YET = {"record", "end_reason", "time_wait_end"}
 def test_an_interim_row_is_the_final_row_of_what_came_so_far(tmp_path):
     compared = 0
     for seed in range(40):
-        (packets, *_), tracking = talk(seed)
+        (packets, *_), tracking = talk(random.Random(seed))
         # Where the clock jumps, the last packet of a capture is judged without a next one.
         if len(packets) > 200 or max(abs(b.time_ns - a.time_ns) for a, b in pairwise(packets)) > 3_600 * 10**9:
             continue

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from synfin.settings import zeek_server_ports
 
-from .decode import ACK, FIN, RST, SYN, Segment
 from .end import MASK, diff
+from .segment import ACK, FIN, RST, SYN, Segment
 
 MASK64 = (1 << 64) - 1
 FAR = 1 << 20  # a SYN or RST further away than this does not say how far its sender has come
