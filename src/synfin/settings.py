@@ -37,6 +37,10 @@ def parse_duration(text: str) -> int:
     return total
 
 
+#: What to do about packets that the capture holds twice.
+DUPLICATES = ("keep", "count", "drop")
+
+
 @lru_cache(maxsize=1)
 def default_server_ports() -> frozenset[int]:
     """The fixed list that SPEC's direction rule uses: ports below 1024 and the usual registered ones."""
@@ -72,6 +76,7 @@ class Settings:
     interval : length of a row of the interval table.
     key : what beside the two ends tells connections apart: nothing, or ``("vlan",)``.
     server_ports : ports that mark the server when no SYN was seen.
+    duplicates : ``keep`` what the capture point saw twice as it is, ``count`` the copies apart, or ``drop`` them.
 
     Raises
     ------
@@ -89,6 +94,7 @@ class Settings:
     interval: int = NS_PER_S
     key: tuple[str, ...] = ()
     server_ports: frozenset[int] | None = None
+    duplicates: str = "keep"
 
     def __post_init__(self) -> None:
         for field in fields(self)[:9]:
@@ -103,6 +109,8 @@ class Settings:
             raise ConfigError("reorder is more than 100,000 intervals; make the interval longer or reorder shorter")
         if set(self.key) - {"vlan"}:
             raise ConfigError(f"key can hold 'vlan' only, not {', '.join(self.key)!r}")
+        if self.duplicates not in DUPLICATES:
+            raise ConfigError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {self.duplicates!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
 

@@ -30,8 +30,8 @@ MAY_USE = {
 }
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
-    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "link", "ip", "icmp", "tcp", "decode", "key", "watch",
-    "sink", "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep",
+    "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "link", "ip", "icmp", "tcp", "decode", "key",
+    "duplicates", "watch", "sink", "intervals", "core", "data", "machine", "opening", "closing", "border", "row", "record", "segment", "quote", "sweep",
     "batch", "block", "snapshot", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"link", "ip", "icmp", "tcp", "decode"}

@@ -55,8 +55,9 @@ cdef enum Verdict:
     VD_SAME_ENDS = 8
     VD_FILTERED = 9
     VD_OUTSIDE_WINDOW = 10
-    VD_LINK_TYPE = 11        # link layer not decoded: counted as link_type_N
-    VD_COUNT = 12
+    VD_CAPTURE_DUPLICATE = 11    # judged by the tracker, not by the decoder
+    VD_LINK_TYPE = 12        # link layer not decoded: counted as link_type_N
+    VD_COUNT = 13
 
 # One TCP segment, host byte order. Addresses are network order; IPv4 uses the first 4 bytes, the rest is 0.
 cdef struct Segment:
@@ -75,8 +76,10 @@ cdef struct Segment:
     uint8_t dont_fragment    # 0 or 1; 0 for IPv6
     uint8_t has_vlan         # 0 or 1
     uint16_t vlan_id         # outermost VLAN ID
+    uint16_t ip_id           # IPv4 identification; 0 for IPv6
     uint16_t options_len     # captured bytes of TCP options
     const uint8_t* options   # borrowed like the packet
+    const uint8_t* ip        # the IP header next to TCP, likewise; its fixed part was captured
     uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
     uint8_t icmp_type        # valid with `quoted`, like icmp_code
     uint8_t icmp_code
