@@ -27,8 +27,8 @@ cdef struct First:
     uint64_t fingerprint
     int64_t time_ns
     int64_t clock_ns         # the input clock at its arrival
-    int32_t file_id
     int32_t interface_id
+    uint16_t tap
     uint16_t vlan            # outermost tag, NO_VLAN without one
     uint8_t ttl
     uint8_t replaced         # a later packet with the same fingerprint stands for it
@@ -199,7 +199,7 @@ cdef inline bint is_copy_of(const First* first, const Segment* segment, const Pa
     if apart > COPY_WINDOW_NS or apart < -COPY_WINDOW_NS:
         return False
     return (segment.ip_id != 0 or first.ttl != segment.ttl or first.vlan != vlan
-            or first.interface_id != packet.interface_id or first.file_id != packet.file_id)
+            or first.interface_id != packet.interface_id or first.tap != packet.tap)
 
 # Whether the packet is a copy of one before it. If not, it is remembered as a first. Before: firsts_reserve, and
 # `clock_ns` never decreases but for forget_all.
@@ -221,8 +221,8 @@ cdef inline bint take_duplicate(Firsts* f, const Segment* segment, const PacketR
     first.fingerprint = fingerprint
     first.time_ns = packet.time_ns
     first.clock_ns = clock_ns
-    first.file_id = packet.file_id
     first.interface_id = packet.interface_id
+    first.tap = packet.tap
     first.vlan = vlan
     first.ttl = segment.ttl
     first.replaced = False

@@ -71,6 +71,9 @@ class Segment:
     file: str = ""
     number: int = 0
     interface: str | None = None
+    tap: int = 0
+    ident: int = 0  # IPv4 identification
+    header: bytes = b""  # IP and TCP header without what differs between copies of a packet
 
     @property
     def kind(self) -> str:
@@ -111,7 +114,17 @@ def decode(data: bytes, wire_len: int, link_type: int) -> Segment:
     except IcmpError as error:
         error.vlan = vlan
         raise
-    return tcp(data, vlan, fields)
+    segment = tcp(data, vlan, fields)
+    keep_header(segment, data[offset : fields[0] + 20], fields[0] - offset)
+    return segment
+
+
+def keep_header(segment: Segment, header: bytes, tcp_at: int) -> None:
+    """Keep the headers without TTL (hop limit) and checksums; ``header`` ends with TCP's fixed 20 bytes."""
+    changing = {tcp_at + 16, tcp_at + 17, *((8, 10, 11) if segment.ip_version == 4 else (7,))}
+    segment.header = bytes(byte for at, byte in enumerate(header) if at not in changing) + segment.options
+    if segment.ip_version == 4:
+        segment.ident = struct.unpack_from("!H", header, 4)[0]
 
 
 def link_layer(data: bytes, link_type: int) -> tuple[int | None, int]:
