@@ -73,7 +73,8 @@ cdef inline uint64_t mix_bytes(uint64_t h, const uint8_t* p, uint64_t size) noex
     return h
 
 # What copies have in common: the IP header without TTL (hop limit) and checksum, whatever extension headers or options
-# follow it, and the TCP header without its checksum, with the options that were captured. 64 seeded bits: two packets
+# follow it, and the TCP header without its checksum. Options that the capture cut are left out: with a VLAN tag more of
+# them is cut. 64 seeded bits: two packets
 # are confused once in 2^64 pairs, and nobody can aim at it.
 cdef inline uint64_t fingerprint(const Segment* segment, uint64_t seed) noexcept nogil:
     cdef const uint8_t* ip = segment.ip
@@ -92,7 +93,8 @@ cdef inline uint64_t fingerprint(const Segment* segment, uint64_t seed) noexcept
     h ^= (<uint64_t>tcp[18] << 8) | tcp[19]                  # the urgent pointer
     if tcp != rest:
         h = mix_bytes(h, rest, tcp - rest)
-    h = mix_bytes(h, segment.options, segment.options_len)
+    if 20 + segment.options_len == (tcp[12] >> 4) * 4:
+        h = mix_bytes(h, segment.options, segment.options_len)
     return mix64(h ^ MIX_C, seed ^ MIX_B)
 
 # ------------------------------------------------------------------------------------------------ table

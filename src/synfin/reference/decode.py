@@ -122,7 +122,9 @@ def decode(data: bytes, wire_len: int, link_type: int) -> Segment:
 def keep_header(segment: Segment, header: bytes, tcp_at: int) -> None:
     """Keep the headers without TTL (hop limit) and checksums; ``header`` ends with TCP's fixed 20 bytes."""
     changing = {tcp_at + 16, tcp_at + 17, *((8, 10, 11) if segment.ip_version == 4 else (7,))}
-    segment.header = bytes(byte for at, byte in enumerate(header) if at not in changing) + segment.options
+    segment.header = bytes(byte for at, byte in enumerate(header) if at not in changing)
+    if len(segment.options) + 20 == (header[tcp_at + 12] >> 4) * 4:  # else the capture cut them
+        segment.header += segment.options
     if segment.ip_version == 4:
         segment.ident = struct.unpack_from("!H", header, 4)[0]
 
