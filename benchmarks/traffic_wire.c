@@ -170,6 +170,7 @@ static size_t ip_write(Connection *c, const Packet *p, uint8_t *ip, size_t tcp_b
         put16(ip + 10, checksum(words(ip, header)));
     } else {
         ip[0] = 0x60;
+        ip[3] = p->ttl != 0; /* an appliance has a flow label of its own; else its RST would be a copy of the end's */
         put16(ip + 4, (unsigned)tcp_bytes);
         ip[6] = 6;
         ip[7] = ttl;
@@ -200,7 +201,7 @@ void wire_append(int64_t at, const uint8_t *frame, size_t captured, size_t wire)
 
 void wire_write(Connection *c, const Packet *p)
 {
-    if (in_file == per_file)
+    if (in_file == per_file && file + 1 < options.files)
         next_file();
     End *from = &c->end[p->from], *to = &c->end[!p->from];
     uint8_t *record = buffer + filled, *frame = record + 16, *ip = frame + 14;

@@ -68,7 +68,7 @@ def test_slow_tracker_meets_the_truth(traffic, tmp_path):
 COPIES = {
     "standard": "--packets 50000 --connections-open 400 --span 200 --duplicates 0.5",
     "every packet, IPv6": "--packets 20000 --connections-open 200 --span 150 --mix churn --ipv6-share 1 --duplicates 1",
-    "cut headers": "--packets 20000 --connections-open 1000 --span 1 --payload full --snaplen 90 --duplicates 0.7",
+    "cut headers": "--packets 20000 --connections-open 1000 --span 1 --payload full --snaplen 96 --duplicates 0.7",
 }
 
 
