@@ -73,14 +73,14 @@ class Tracker:
             self.step(stamped.clock, stamped.time)
 
     def copy(self, segment: Segment, fresh: int) -> None:
-        """A capture duplicate: counted in the record that lives on its ends, else skipped."""
+        """A capture duplicate: counted, if asked for, in the record that lives on its ends; else skipped."""
         key = self.key(segment)
-        record = self.live.get(key)
+        record = self.live.get(key) if self.settings.duplicates == "count" else None
         now = max(fresh, record.last_effective) if record else fresh
         if record and now >= record.deadline():
             self.end(key, "deadline", record.deadline())
             record = None
-        if record is None or self.settings.duplicates == "drop":
+        if record is None:
             self.skips["capture_duplicate"] += 1
             return
         record.count_copy(segment)
