@@ -8,7 +8,7 @@ from synfin._core.key cimport MIX_A, MIX_B, MIX_C, NO_VLAN, mix64
 from synfin._core.types cimport PacketRef, Segment
 
 cdef extern from "core.h" nogil:
-    void prefetch_read(const void* p)
+    void prefetch_write(const void* p)
 
 # Settings.duplicates, in the order of its choices.
 cdef enum:
@@ -28,13 +28,12 @@ cdef struct First:
     int64_t time_ns
     int64_t clock_ns         # the input clock at its arrival
     int32_t interface_id
-    uint16_t tap
     uint16_t vlan            # outermost tag, NO_VLAN without one
+    uint8_t tap
     uint8_t ttl
-    uint8_t replaced         # a later packet with the same fingerprint stands for it
 
-# Open addressing with linear probing. A slot holds a place in the ring and, so that a probe need not look there, the
-# upper half of the fingerprint; the lower half says where the probe begins.
+# Open addressing with linear probing. A slot holds the latest place in the ring with its fingerprint and, so that neither
+# a probe nor a removal need look there, the fingerprint's lower half, which also says where the probe begins.
 cdef struct FirstSlot:
     uint32_t tag
     uint32_t place           # 1 + place in the ring; 0: empty
@@ -99,16 +98,16 @@ cdef inline uint64_t fingerprint(const Segment* segment, uint64_t seed) noexcept
 
 # ------------------------------------------------------------------------------------------------ table
 
-cdef inline uint64_t home_of(const Firsts* f, uint64_t fingerprint) noexcept nogil:
-    return fingerprint & (2 * f.mask + 1)
+cdef inline uint64_t home_of(const Firsts* f, uint32_t tag) noexcept nogil:
+    return tag & (2 * f.mask + 1)
 
 cdef inline First* first_at(const Firsts* f, uint64_t number) noexcept nogil:
     return &f.ring[number & f.mask]
 
 # The slot that names a packet with this fingerprint, or the empty one where it would stand.
 cdef inline FirstSlot* find_slot(const Firsts* f, uint64_t fingerprint) noexcept nogil:
-    cdef uint64_t at = home_of(f, fingerprint)
-    cdef uint32_t tag = <uint32_t>(fingerprint >> 32)
+    cdef uint32_t tag = <uint32_t>fingerprint
+    cdef uint64_t at = home_of(f, tag)
     while f.slots[at].place:
         if f.slots[at].tag == tag and f.ring[f.slots[at].place - 1].fingerprint == fingerprint:
             break
@@ -124,16 +123,16 @@ cdef inline void clear_slot(Firsts* f, uint64_t hole) noexcept nogil:
         at = (at + 1) & last
         if f.slots[at].place == 0:
             break
-        home = home_of(f, f.ring[f.slots[at].place - 1].fingerprint)
+        home = home_of(f, f.slots[at].tag)
         if ((at - home) & last) >= ((at - hole) & last):
             f.slots[hole] = f.slots[at]
             hole = at
     f.slots[hole].place = 0
 
 cdef inline void forget_oldest(Firsts* f) noexcept nogil:
-    cdef First* first = first_at(f, f.head)
-    if not first.replaced:
-        clear_slot(f, find_slot(f, first.fingerprint) - f.slots)
+    cdef FirstSlot* slot = find_slot(f, first_at(f, f.head).fingerprint)
+    if slot.place == <uint32_t>(f.head & f.mask) + 1:    # else a later packet has taken its place
+        clear_slot(f, slot - f.slots)
     f.head += 1
 
 cdef inline void forget_all(Firsts* f) noexcept nogil:
@@ -157,10 +156,9 @@ cdef inline int firsts_resize(Firsts* f, uint64_t places) noexcept nogil:
     while wider.tail != f.tail:
         first = first_at(&wider, wider.tail)
         first[0] = first_at(f, wider.tail)[0]
-        if not first.replaced:
-            slot = find_slot(&wider, first.fingerprint)
-            slot.tag = <uint32_t>(first.fingerprint >> 32)
-            slot.place = <uint32_t>(wider.tail & wider.mask) + 1
+        slot = find_slot(&wider, first.fingerprint)
+        slot.tag = <uint32_t>first.fingerprint
+        slot.place = <uint32_t>(wider.tail & wider.mask) + 1
         wider.tail += 1
     free(f.ring)
     free(f.slots)
@@ -182,7 +180,7 @@ cdef inline uint64_t firsts_bytes(const Firsts* f) noexcept nogil:
     return (f.mask + 1) * (sizeof(First) + 2 * sizeof(FirstSlot)) if f.ring != NULL else 0
 
 cdef inline void prefetch_slot(const Firsts* f, uint64_t fingerprint) noexcept nogil:
-    prefetch_read(&f.slots[home_of(f, fingerprint)])
+    prefetch_write(&f.slots[home_of(f, <uint32_t>fingerprint)])
 
 # Starts loading the slots of those, at most `packets`, that will be forgotten when the clock reaches `clock_ns`.
 cdef inline void prefetch_oldest(const Firsts* f, int64_t clock_ns, uint32_t packets) noexcept nogil:
@@ -215,10 +213,8 @@ cdef inline bint take_duplicate(Firsts* f, const Segment* segment, const PacketR
     if f.tail - f.head > f.mask:
         forget_oldest(f)
     slot = find_slot(f, fingerprint)
-    if slot.place:
-        if is_copy_of(&f.ring[slot.place - 1], segment, packet, vlan):
-            return True
-        f.ring[slot.place - 1].replaced = True
+    if slot.place and is_copy_of(&f.ring[slot.place - 1], segment, packet, vlan):
+        return True
     first = first_at(f, f.tail)
     first.fingerprint = fingerprint
     first.time_ns = packet.time_ns
@@ -227,8 +223,7 @@ cdef inline bint take_duplicate(Firsts* f, const Segment* segment, const PacketR
     first.tap = packet.tap
     first.vlan = vlan
     first.ttl = segment.ttl
-    first.replaced = False
-    slot.tag = <uint32_t>(fingerprint >> 32)
+    slot.tag = <uint32_t>fingerprint
     slot.place = <uint32_t>(f.tail & f.mask) + 1
     f.tail += 1
     return False

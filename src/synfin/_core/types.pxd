@@ -16,7 +16,7 @@ cdef struct PacketRef:
     uint16_t link_type       # LINKTYPE_ value (pcap, pcapng)
     uint16_t vlan_tci        # VLAN tag that the kernel stripped from a live packet, valid with PF_VLAN
     uint8_t flags            # PF_*
-    uint16_t tap             # which of the captures that overlap in time; a rotated file goes on as the one before it
+    uint8_t tap              # which of the captures that overlap in time; a rotated file goes on as the one before it
 
 cdef enum:
     PF_STEP_BACK = 1         # after this packet the input clock steps back to time_ns

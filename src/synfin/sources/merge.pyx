@@ -5,7 +5,7 @@ Python (captures.py) opens files, brings their chunks and decides which file joi
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -97,8 +97,8 @@ cdef inline void _give(Merge* m, Source* s, Batch* b) noexcept nogil:
 
 
 # The lowest number that no open capture has: a file that begins when another has ended goes on as the same tap.
-cdef uint16_t _free_tap(const Merge* m) noexcept nogil:
-    cdef uint16_t tap = 0
+cdef uint8_t _free_tap(const Merge* m) noexcept nogil:
+    cdef uint8_t tap = 0         # fewer than MAX_OPEN are taken
     cdef uint32_t i = 0
     while i < m.count:
         if m.heap[i].tap == tap:

@@ -1,5 +1,5 @@
 # One open capture: its framing and its clock, joined to "the next packet of this file, judged".
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from synfin._core.types cimport PacketRef
 from synfin.sources.clock cimport (
@@ -42,7 +42,7 @@ cdef struct Source:
     SourceClock clock
     PacketRef head           # the next packet, when has_head
     bint has_head
-    uint16_t tap             # PacketRef.tap, from when it joins
+    uint8_t tap              # PacketRef.tap, from when it joins
     int64_t given            # packets read, those outside the window included
     int64_t first_ns         # the clock at the first and at the last of them
     int64_t last_ns
