@@ -76,7 +76,7 @@ def in_order(*packets: Captured) -> list[Captured]:
 
 #: What becomes of a SYN-ACK's second look, by what differs and when: its name -> (IPv6 or ID, copy, is it one?).
 CLAUSES = {
-    "ID, exact": (7, lambda p: copy(p), True),
+    "ID, exact": (7, copy, True),
     "ID, after 50 ms": (7, lambda p: copy(p, 50 * MS), True),
     "ID, a nanosecond later": (7, lambda p: copy(p, 50 * MS + 1), False),
     "ID, 50 ms before": (7, lambda p: copy(p, -50 * MS), True),
@@ -84,13 +84,13 @@ CLAUSES = {
     "ID, TTL differs": (7, lambda p: copy(p, ttl=63), True),
     "ID, VLAN differs": (7, lambda p: copy(p, vlan=5), True),
     "another ID": (7, lambda p: copy(p, ident=8), False),
-    "no ID, exact": (0, lambda p: copy(p), False),
+    "no ID, exact": (0, copy, False),
     "no ID, TTL differs": (0, lambda p: copy(p, ttl=63), True),
     "no ID, VLAN differs": (0, lambda p: copy(p, vlan=5), True),
     "no ID, VLAN 0": (0, lambda p: copy(p, vlan=0), True),
     "no ID, TTL differs, after 50 ms": (0, lambda p: copy(p, 50 * MS, ttl=63), True),
     "no ID, TTL differs, later": (0, lambda p: copy(p, 50 * MS + 1, ttl=63), False),
-    "IPv6, exact": ("six", lambda p: copy(p), False),
+    "IPv6, exact": ("six", copy, False),
     "IPv6, hop limit differs": ("six", lambda p: copy(p, ttl=63), True),
     "IPv6, VLAN differs": ("six", lambda p: copy(p, vlan=5), True),
 }
@@ -255,7 +255,9 @@ def without(row: dict, *names: str) -> dict:
     return {name: value for name, value in row.items() if name not in names}
 
 
-COUNTED = tuple(f"{end}_{name}" for end in ("client", "server") for name in ("packets", "ip_bytes", "capture_duplicates"))
+COUNTED = tuple(
+    f"{end}_{name}" for end in ("client", "server") for name in ("packets", "ip_bytes", "capture_duplicates")
+)
 
 
 def whole_life() -> list[Captured]:

@@ -142,9 +142,9 @@ def read_table(captures: list[Path], table: str, duplicates: str = "keep") -> pa
 
 def reference_tables(captures: list[Path], duplicates: str = "keep") -> tuple[pa.Table, pa.Table]:
     """The slow tracker's flows and intervals."""
-    from synfin.settings import Settings
     from synfin.reference import read, track
     from synfin.schema import TABLES
+    from synfin.settings import Settings
 
     def as_table(rows: list[dict], name: str) -> pa.Table:
         kinds = {

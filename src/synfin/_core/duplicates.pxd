@@ -1,5 +1,5 @@
-# Capture duplicates (SPEC 2): a packet that the capture holds twice, because the capture point saw it twice. What was seen
-# of the last tenth of a second stands in a ring in the order of arrival, found by a table of fingerprints.
+# Capture duplicates (SPEC 2): a packet that the capture holds twice, because the capture point saw it twice. What was
+# seen of the last tenth of a second stands in a ring in the order of arrival, found by a table of fingerprints.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
