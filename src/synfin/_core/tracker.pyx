@@ -135,10 +135,12 @@ cdef inline bint is_copy(Core* core, const Stages* stages, const PacketRef* pack
             and take_duplicate(&core.firsts, &stages.segments[stages.at], packet, stages.fingerprints[stages.at],
                                core.clock))
 
-cdef inline void track_or_skip_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
-    if core.config.duplicates != DUP_COUNT or not track_copy(
-            core, &stages.segments[stages.at], packet, &stages.keys[stages.at]):
+cdef inline void count_or_skip_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
+    cdef const Key* key = &stages.keys[stages.at]
+    if core.config.duplicates != DUP_COUNT or not track_copy(core, &stages.segments[stages.at], packet, key):
         count_skip(core, VD_CAPTURE_DUPLICATE, packet)
+    elif core.watch != NULL:
+        watch_packet(core.watch, table_find(core, key), core.stats.packets)
 
 # Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.
 cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
@@ -157,7 +159,7 @@ cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept n
             note_time(core, packet.time_ns)
             core.stats.packets += 1
             if is_copy(core, stages, packet):
-                track_or_skip_copy(core, stages, packet)
+                count_or_skip_copy(core, stages, packet)
             elif stages.verdicts[stages.at] == VD_SEGMENT:
                 track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
                 if core.watch != NULL:

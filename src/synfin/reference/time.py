@@ -103,7 +103,7 @@ def merge(sources: list[Source], window: tuple[int, int] | None = None) -> Itera
         clock = max(source.inside, clock) if clock is not None else source.inside
         behind = behind + 1 if time < clock - HOUR else 0
         step_back = behind == STEP_AFTER
-        yield Stamped(packet, time, clock, source.name, number, step_back, source.tap)
+        yield Stamped(packet, time, clock, source.name, number, step_back, tap=source.tap)
         if step_back:
             clock, source.clock, source.inside, behind = time, time, time, 0
         if source.at == len(source.packets):
