@@ -152,6 +152,7 @@ static uint64_t connections_started;
 static void emit(Connection *c, const Packet *p)
 {
     now = p->at;
+    copies_until(now);
     wire_write(c, p);
     truth_note(c, p);
     emitted++;
@@ -241,6 +242,7 @@ static void play_packet(uint32_t id)
 static void play_event(Event event)
 {
     Connection *c = connection(event.id);
+    copies_until(event.at);
     if (c->stage == S_EXPIRES) {
         truth_end(c, END_IDLE, event.at);
         connection_free(event.id);
@@ -356,7 +358,8 @@ static void usage(void)
          "  --mix standard|churn|flood|longlived\n"
          "                             churn: short connections; flood: most attempts fail; longlived: K connections\n"
          "                             open, then each packet belongs to another one of them (standard)\n"
-         "  --ipv6-share P             from 0 to 1 (0.1)");
+         "  --ipv6-share P             from 0 to 1 (0.1)\n"
+         "  --duplicates P             share of packets that stand in the capture twice, beside --packets; in one file (0)");
     exit(0);
 }
 
@@ -365,7 +368,7 @@ static void parse(int argc, char **argv)
     static const struct option known[] = {
         {"seed", 1, 0, 's'}, {"packets", 1, 0, 'n'}, {"connections-open", 1, 0, 'k'}, {"span", 1, 0, 't'},
         {"snaplen", 1, 0, 'l'}, {"files", 1, 0, 'f'}, {"payload", 1, 0, 'p'}, {"mix", 1, 0, 'm'},
-        {"ipv6-share", 1, 0, '6'}, {"truth", 1, 0, 'r'}, {"intervals", 1, 0, 'i'}, {"help", 0, 0, 'h'}, {0}};
+        {"ipv6-share", 1, 0, '6'}, {"truth", 1, 0, 'r'}, {"intervals", 1, 0, 'i'}, {"duplicates", 1, 0, 'd'}, {"help", 0, 0, 'h'}, {0}};
     static const char *const payloads[] = {"full", "small", "none", NULL};
     static const char *const mixes[] = {"standard", "churn", "flood", "longlived", NULL};
     for (int o; (o = getopt_long(argc, argv, "o:", known, NULL)) != -1;) {
@@ -382,12 +385,17 @@ static void parse(int argc, char **argv)
         case 'p': options.payload = choice(optarg, payloads); break;
         case 'm': options.mix = choice(optarg, mixes); break;
         case '6': options.ipv6_share = real(optarg, 0, 1); break;
+        case 'd': options.duplicates = real(optarg, 0, 1); break;
         case 'h': usage(); break;
         default: exit(2);
         }
     }
     if (!options.out || optind < argc)
         fail("-o FILE is required, and nothing beside the options; see --help");
+    if (options.duplicates > 0 && options.snaplen < 80)
+        fail("--duplicates needs whole TCP headers: --snaplen 80 or more");
+    if (options.duplicates > 0 && options.files > 1)
+        fail("--duplicates goes with one file: copies would make the files overlap in time");
 }
 
 int main(int argc, char **argv)
@@ -397,6 +405,7 @@ int main(int argc, char **argv)
     double gap = (double)options.span_ns / (double)options.packets * (double)options.connections_open;
     options.time_scale = fmin(1, gap / 30e6);
     random_seed(options.seed);
+    copies_seed(options.seed);
     wire_open();
     truth_open();
     now = EPOCH_NS + random_below(NS_PER_S);

@@ -100,6 +100,7 @@ typedef struct {
     int64_t fin_at, first_payload;
     int64_t packets, ip_bytes, payload_bytes, unique_bytes, pure_acks, retransmitted_segments, retransmitted_bytes;
     int64_t out_of_order_segments, keep_alives, zero_windows, duplicate_acks, fins, rsts, payload_after_fin;
+    int64_t capture_duplicates;
     int64_t acked;           /* highest position that the peer acknowledged */
     int64_t fin_position;    /* of its FIN; -1: none */
     int32_t last_window;     /* field of its last segment with ACK; -1: none */
@@ -141,6 +142,7 @@ typedef struct {
     enum { PAYLOAD_FULL, PAYLOAD_SMALL, PAYLOAD_NONE } payload;
     enum { MIX_STANDARD, MIX_CHURN, MIX_FLOOD, MIX_LONGLIVED } mix;
     double ipv6_share;
+    double duplicates;       /* share of packets that the capture holds twice */
     double time_scale;       /* of round trips, below 1 where the span leaves less time than they need */
     const char *out, *truth, *intervals;
 } Options;
@@ -149,6 +151,7 @@ extern Options options;
 
 /* traffic_random.c */
 uint64_t random_u64(void);
+uint64_t random_next(uint64_t *state); /* of a sequence apart */
 int64_t random_below(int64_t bound);
 bool chance(double share);
 double random_exponential(double mean);
@@ -166,13 +169,20 @@ void plan_close(Connection *c, int64_t at);
 /* traffic_wire.c */
 void wire_open(void);
 void wire_write(Connection *c, const Packet *p);
+void wire_append(int64_t at, const uint8_t *frame, size_t captured, size_t wire);
 void wire_close(void);
 int64_t wire_number(void);   /* of the last packet, from 1, in its file */
 int wire_file(void);
 
+/* traffic_copies.c */
+void copies_seed(uint64_t seed);
+void copies_take(Connection *c, const Packet *p, const uint8_t *frame, size_t captured, size_t wire, size_t headers);
+void copies_until(int64_t at);
+
 /* traffic_truth.c */
 void truth_reset(Connection *c);
 void truth_note(Connection *c, const Packet *p);
+void truth_copy(Connection *c, int from, int64_t at, int64_t ip_bytes);
 int64_t packet_ip_bytes(const Connection *c, const Packet *p);
 
 /* traffic_rows.c */
@@ -183,6 +193,7 @@ void truth_close(void);
 /* traffic_intervals.c */
 void intervals_open(int64_t first);
 void intervals_note(const Connection *c, const Packet *p, const Situation *before, bool syn_again);
+void intervals_copy(int64_t at, int64_t ip_bytes);
 void intervals_end(const Connection *c, int64_t at);
 void intervals_close(void);
 

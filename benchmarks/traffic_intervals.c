@@ -9,7 +9,7 @@ enum { SLICES = 10, SLICE_NS = 100000000 };
 enum { G_CONNECTIONS = 9, G_OPENING, G_HALF_OPEN, G_HALF_CLOSED, GAUGES }; /* before them one for each state */
 enum {
     N_SYNS, N_SYN_RESENDS, N_SYNACKS, N_COMPLETED, N_REFUSED, N_UNANSWERED, N_HALF_OPEN_EXPIRED, N_ABORTED, N_CLOSED_FIN,
-    N_CLOSED_RST, N_PACKETS, N_IP_BYTES, N_RETRANSMITTED, COUNTS
+    N_CLOSED_RST, N_PACKETS, N_IP_BYTES, N_RETRANSMITTED, N_COPIES, COUNTS
 };
 
 static const char *const gauge_names[] = {
@@ -17,7 +17,7 @@ static const char *const gauge_names[] = {
     "time_wait", "connections", "opening", "half_open", "half_closed"};
 static const char *const count_names[] = {
     "syns", "syn_resends", "synacks", "completed", "refused", "unanswered", "half_open_expired", "aborted", "closed_fin",
-    "closed_rst", "packets", "ip_bytes", "retransmitted_segments"};
+    "closed_rst", "packets", "ip_bytes", "retransmitted_segments", "capture_duplicates"};
 
 typedef struct {
     int64_t change[SLICES][GAUGES]; /* of each gauge within each slice */
@@ -88,6 +88,17 @@ void intervals_note(const Connection *c, const Packet *p, const Situation *befor
     s->counts[N_CLOSED_RST] += before->close != after->close && (after->close == C_RST || after->close == C_RST_AFTER_FIN);
 }
 
+void intervals_copy(int64_t at, int64_t ip_bytes)
+{
+    if (!options.intervals)
+        return;
+    int slice;
+    Second *s = second_at(at, &slice);
+    s->counts[N_PACKETS]++;
+    s->counts[N_IP_BYTES] += ip_bytes;
+    s->counts[N_COPIES]++;
+}
+
 /* The record ends at a deadline or by reuse, and leaves the gauges. */
 void intervals_end(const Connection *c, int64_t at)
 {
@@ -136,8 +147,11 @@ void intervals_close(void)
         for (int g = 0; g < GAUGES; g++)
             fprintf(out, "\t%lld", (long long)now[g]);
         fprintf(out, "\t%lld\t%lld\t%lld\t0", (long long)peak[0], (long long)peak[1], (long long)peak[2]);
-        for (int n = 0; n < COUNTS; n++)
+        for (int n = 0; n < N_COPIES; n++)
             fprintf(out, "\t%lld", (long long)seconds[i].counts[n]);
+        putc('\t', out);
+        if (options.duplicates > 0)
+            fprintf(out, "%lld", (long long)seconds[i].counts[N_COPIES]);
         putc('\n', out);
     }
     if (fclose(out))

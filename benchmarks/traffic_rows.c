@@ -210,6 +210,7 @@ static void write_end(const Connection *c, int side)
         {"keep_alives", e->keep_alives},
         {"zero_windows", e->zero_windows},
         {"duplicate_acks", e->duplicate_acks},
+        {"capture_duplicates", options.duplicates > 0 ? e->capture_duplicates : NEVER},
         {"first_payload", e->first_payload},
     };
     const struct { const char *name; int64_t value; } far[] = {

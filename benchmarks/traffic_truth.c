@@ -20,7 +20,7 @@ void truth_reset(Connection *c)
         e->syn_at = e->fin_at = e->first_payload = NEVER;
         e->packets = e->ip_bytes = e->payload_bytes = e->unique_bytes = e->pure_acks = 0;
         e->retransmitted_segments = e->retransmitted_bytes = e->out_of_order_segments = e->keep_alives = 0;
-        e->zero_windows = e->duplicate_acks = e->fins = e->rsts = e->payload_after_fin = e->acked = 0;
+        e->zero_windows = e->duplicate_acks = e->capture_duplicates = e->fins = e->rsts = e->payload_after_fin = e->acked = 0;
         e->fin_position = e->last_window = -1;
         e->timed_end = e->timed_at = e->samples = e->rtt_min = e->rtt_max = e->rtt_sum = 0;
         e->rtt_squares = 0;
@@ -212,4 +212,14 @@ void truth_note(Connection *c, const Packet *p)
                 c->time_wait_start = p->at;
             }
     intervals_note(c, p, &before, syn_again);
+}
+
+/* A copy counts in the record that lives on its ends (every copy is far from its deadline), and moves nothing. */
+void truth_copy(Connection *c, int from, int64_t at, int64_t ip_bytes)
+{
+    End *e = &c->end[from];
+    e->packets++;
+    e->ip_bytes += ip_bytes;
+    e->capture_duplicates++;
+    intervals_copy(at > c->last_seen ? at : c->last_seen, ip_bytes);
 }

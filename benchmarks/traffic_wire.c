@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 1 << 20, RECORD_MOST = 16 + 14 + 40 + 60 + 2000, PATTERN_BYTES = 1 << 18, ETHERNET_LEAST = 60 };
+enum { BUFFER_BYTES = 1 << 20, RECORD_MOST = 16 + 18 + 40 + 60 + 2000, PATTERN_BYTES = 1 << 18, ETHERNET_LEAST = 60 };
 
 static uint8_t buffer[BUFFER_BYTES + RECORD_MOST];
 static size_t filled;
@@ -170,6 +170,7 @@ static size_t ip_write(Connection *c, const Packet *p, uint8_t *ip, size_t tcp_b
         put16(ip + 10, checksum(words(ip, header)));
     } else {
         ip[0] = 0x60;
+        ip[3] = p->ttl != 0; /* an appliance has a flow label of its own; else its RST would be a copy of the end's */
         put16(ip + 4, (unsigned)tcp_bytes);
         ip[6] = 6;
         ip[7] = ttl;
@@ -178,9 +179,29 @@ static size_t ip_write(Connection *c, const Packet *p, uint8_t *ip, size_t tcp_b
     return header;
 }
 
+/* Puts the header before a record whose bytes stand in the buffer. */
+static void finish_record(int64_t at, size_t captured, size_t wire)
+{
+    uint8_t *record = buffer + filled;
+    put32_little(record, (uint32_t)(at / NS_PER_S));
+    put32_little(record + 4, (uint32_t)(at % NS_PER_S));
+    put32_little(record + 8, (uint32_t)captured);
+    put32_little(record + 12, (uint32_t)wire);
+    filled += 16 + captured;
+    in_file++;
+    if (filled >= BUFFER_BYTES)
+        flush();
+}
+
+void wire_append(int64_t at, const uint8_t *frame, size_t captured, size_t wire)
+{
+    memcpy(buffer + filled + 16, frame, captured);
+    finish_record(at, captured, wire);
+}
+
 void wire_write(Connection *c, const Packet *p)
 {
-    if (in_file == per_file)
+    if (in_file == per_file && file + 1 < options.files)
         next_file();
     End *from = &c->end[p->from], *to = &c->end[!p->from];
     uint8_t *record = buffer + filled, *frame = record + 16, *ip = frame + 14;
@@ -218,14 +239,9 @@ void wire_write(Connection *c, const Packet *p)
         wire = ETHERNET_LEAST;
     }
     size_t captured = wire < options.snaplen ? wire : options.snaplen;
-    put32_little(record, (uint32_t)(p->at / NS_PER_S));
-    put32_little(record + 4, (uint32_t)(p->at % NS_PER_S));
-    put32_little(record + 8, (uint32_t)captured);
-    put32_little(record + 12, (uint32_t)wire);
-    filled += 16 + captured;
-    in_file++;
     if (!p->lost)
         to->echo_ms = value;
-    if (filled >= BUFFER_BYTES)
-        flush();
+    if (options.duplicates > 0)
+        copies_take(c, p, frame, captured, wire, (size_t)(tcp - frame) + header);
+    finish_record(p->at, captured, wire);
 }

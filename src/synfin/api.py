@@ -80,8 +80,8 @@ def scan(
     if unknown := set(keywords) - {field.name for field in fields(Settings)}:
         raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
     if settings is None:
-        durations = {k: parse_duration(v) if isinstance(v, str) else v for k, v in keywords.items()}
-        settings = Settings(**durations)
+        taken = {k: parse_duration(v) if isinstance(v, str) and k != "duplicates" else v for k, v in keywords.items()}
+        settings = Settings(**taken)
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
     from synfin.sources.window import Window

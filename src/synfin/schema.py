@@ -164,6 +164,7 @@ FLOWS: tuple[Column, ...] = tuple(
             ("keep_alives", "int64", "Keep-alive probes of the END."),
             ("zero_windows", "int64", "Segments of the END that announce a window of 0 (no SYN, FIN or RST)."),
             ("duplicate_acks", "int64", "Duplicate acknowledgements sent by the END (RFC 5681 section 2)."),
+            ("capture_duplicates", "int64", "Copies of the END's packets that the capture point saw twice, counted in its `packets` and `ip_bytes`; null with `--duplicates keep`."),
             ("first_payload", "instant", "The END's first segment with payload."),
             ("rtt_samples", "int64", "Data round trips measured between the tap and the END."),
             ("rtt_min_ns", "int64", "Smallest of them."),
@@ -216,6 +217,7 @@ INTERVALS: tuple[Column, ...] = tuple(
         Column("packets", "int64", "count", "Packets of tracked connections."),
         Column("ip_bytes", "int64", "count", "IP bytes of those packets."),
         Column("retransmitted_segments", "int64", "count", "Retransmitted payload segments."),
+        Column("capture_duplicates", "int64", "count", "Copies among those packets that the capture point saw twice; null with `--duplicates keep`."),
         Column("capture_drops", "int64", "count", "Packets that the capture says it lost; null where it does not say."),
         *[
             Column(f"rtt_{side}_{q}_ns", "int64", "rtt", f"{text} of the interval's `rtt_{side}_ns` (clean and matched ones); null without samples.")
@@ -252,4 +254,5 @@ SKIPS: tuple[tuple[str, str], ...] = (
     ("bad_checksum", "A wrong IPv4 header or TCP checksum, only with `--checksum verify`."),
     ("filtered", "The filter expression (`--filter`) does not match the packet."),
     ("outside_window", "The packet lies outside the window of time (`--from`, `--to`)."),
+    ("capture_duplicate", "A copy of a packet that the capture point saw twice (`--duplicates drop`; with `count`, one whose connection has no record any more)."),
 )

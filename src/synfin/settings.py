@@ -37,6 +37,10 @@ def parse_duration(text: str) -> int:
     return total
 
 
+#: What to do about packets that the capture holds twice.
+DUPLICATES = ("keep", "count", "drop")
+
+
 @lru_cache(maxsize=1)
 def default_server_ports() -> frozenset[int]:
     """The fixed list that SPEC's direction rule uses: ports below 1024 and the usual registered ones."""
@@ -83,6 +87,7 @@ class Settings:
     key : what beside the two ends tells connections apart: any of ``"vlan"`` and ``"tunnel"`` (kind and id).
     server_ports : ports that mark the server when no SYN was seen.
     checksum : ``"verify"`` skips packets whose IPv4 header or TCP checksum is wrong; ``"ignore"`` takes them.
+    duplicates : ``keep`` what the capture point saw twice as it is, ``count`` the copies apart, or ``drop`` them.
 
     Raises
     ------
@@ -101,6 +106,7 @@ class Settings:
     key: tuple[str, ...] = ()
     server_ports: frozenset[int] | None = None
     checksum: str = "ignore"
+    duplicates: str = "keep"
 
     def __post_init__(self) -> None:
         for field in fields(self)[:9]:
@@ -117,6 +123,8 @@ class Settings:
             raise ConfigError(f"key can hold 'vlan' and 'tunnel' only, not {', '.join(self.key)!r}")
         if self.checksum not in {"ignore", "verify"}:
             raise ConfigError(f"checksum can be 'ignore' or 'verify', not {self.checksum!r}")
+        if self.duplicates not in DUPLICATES:
+            raise ConfigError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {self.duplicates!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
 

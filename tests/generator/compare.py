@@ -133,17 +133,18 @@ def bucket_middle(value: int) -> int:
     return value // width * width + width // 2
 
 
-def read_table(captures: list[Path], table: str) -> pa.Table:
+def read_table(captures: list[Path], table: str, duplicates: str = "keep") -> pa.Table:
     """The core's rows."""
     import synfin
 
-    return synfin.read(captures, table=table)
+    return synfin.read(captures, table=table, duplicates=duplicates)
 
 
-def reference_tables(captures: list[Path]) -> tuple[pa.Table, pa.Table]:
+def reference_tables(captures: list[Path], duplicates: str = "keep") -> tuple[pa.Table, pa.Table]:
     """The slow tracker's flows and intervals."""
     from synfin.reference import read, track
     from synfin.schema import TABLES, default_names
+    from synfin.settings import Settings
 
     def as_table(rows: list[dict], name: str) -> pa.Table:
         kinds = {
@@ -158,7 +159,7 @@ def reference_tables(captures: list[Path]) -> tuple[pa.Table, pa.Table]:
         }
         return pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()})
 
-    result = track(read(captures))
+    result = track(read(captures), Settings(duplicates=duplicates))
     return as_table(result.flows, "flows"), as_table(result.intervals, "intervals")
 
 
@@ -173,13 +174,14 @@ def main() -> int:
     parser.add_argument("captures", nargs="+", type=Path, help="the capture, or the files of the set in order")
     parser.add_argument("--truth", type=Path, required=True, help="the generator's --truth")
     parser.add_argument("--intervals", type=Path, help="the generator's --intervals")
+    parser.add_argument("--duplicates", default="keep", help="how synfin takes them; count for the generator's --duplicates")
     arguments = parser.parse_args()
     truth = load_truth(arguments.truth)
-    flows = read_table(arguments.captures, "flows")
+    flows = read_table(arguments.captures, "flows", arguments.duplicates)
     found = [compare_flows(truth, flows, [str(path) for path in arguments.captures])]
     report("flows", found[0])
     if arguments.intervals:
-        intervals = read_table(arguments.captures, "intervals")
+        intervals = read_table(arguments.captures, "intervals", arguments.duplicates)
         found.append(compare_intervals(load_truth(arguments.intervals), truth, intervals))
         report("intervals", found[1])
     return 1 if any(result.differences for result in found) else 0

@@ -64,6 +64,45 @@ def test_slow_tracker_meets_the_truth(traffic, tmp_path):
     check(truth, compare.reference_tables(captures), captures)
 
 
+#: Captures of a span port: name of the case -> the generator's options.
+COPIES = {
+    "standard": "--packets 50000 --connections-open 400 --span 200 --duplicates 0.5",
+    "every packet, IPv6": "--packets 20000 --connections-open 200 --span 150 --mix churn --ipv6-share 1 --duplicates 1",
+    "cut headers": "--packets 20000 --connections-open 1000 --span 1 --payload full --snaplen 96 --duplicates 0.7",
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_copies_are_counted(traffic, tmp_path, case):
+    captures, *truth = generate(traffic, tmp_path, COPIES[case])
+    assert compare.pc.sum(truth[1]["capture_duplicates"]).as_py() > 10_000
+    check(truth, [compare.read_table(captures, table, "count") for table in ("flows", "intervals")], captures)
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_dropping_copies_leaves_the_capture_without_them(traffic, tmp_path, case):
+    options, share = COPIES[case].rsplit(" --duplicates ", 1)
+    tables = []
+    for name, more in (("with", f" --duplicates {share}"), ("without", "")):
+        (tmp_path / name).mkdir()
+        captures, *_ = generate(traffic, tmp_path / name, options + more)
+        flows, intervals = (compare.read_table(captures, table, "drop") for table in ("flows", "intervals"))
+        plain = {column: compare.plain(flows[column]) for column in flows.column_names}
+        flows = compare.pa.table(plain).sort_by("flow_id").drop_columns(["first_file", "first_packet"])
+        tables.append((flows, intervals))
+    assert tables[0][0].num_rows > 0
+    assert tables[0][0].equals(tables[1][0])
+    assert tables[0][1].equals(tables[1][1])
+
+
+def test_slow_tracker_counts_copies(traffic, tmp_path):
+    pytest.importorskip("dpkt", reason="the slow tracker needs dpkt")
+    captures, *truth = generate(
+        traffic, tmp_path, "--packets 5000 --connections-open 100 --span 100 --duplicates 0.6 --ipv6-share 0.5"
+    )
+    check(truth, compare.reference_tables(captures, "count"), captures)
+
+
 def test_comparison_sees_a_difference(traffic, tmp_path):
     captures, flows, _ = generate(traffic, tmp_path, "--packets 2000 --connections-open 50")
     keyed = compare.sort_by(flows, compare.flow_keys(flows, None))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,100 @@ def test_resends_under_loss(tmp_path: Path, tap: str) -> None:
     assert sum(row[f"{tap}_unique_bytes"] for row in rows.values()) == 4 * size
     assert [row for row in rows.values() if row["client_missing_bytes"] or row["server_missing_bytes"]] == []
     assert compare_states(rows, kernel) == []
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_resends_are_no_capture_duplicates(tmp_path: Path, ipv6: bool) -> None:
+    """Downloads over a short path with loss: the kernel resends within milliseconds, and no resend is a copy."""
+    size, chance = 300_000, random.Random(11)
+
+    def unlucky(segment: Segment) -> bool:
+        return any_data(segment) and chance.random() < 1 / 40
+
+    with Hosts(ipv6=ipv6, tap="server", delay=0.001, rules=(Rule("server", unlucky, drop=True),)) as hosts:
+        listener = hosts.listen(80)
+        for _ in range(4):
+            client = hosts.socket("client")
+            client.connect((hosts.server_ip, 80))
+            server = hosts.accept(listener)
+            server.sendall(b"d" * size)
+            assert len(receive(client, size)) == size
+            server.close()
+            client.close()
+        hosts.wire.settle(0.5)
+        counted = hosts.server.counters()["TcpRetransSegs"]
+        kept = track(hosts, tmp_path)
+    rows = {
+        Ends(row["client_port"], row["server_port"]): row
+        for row in synfin.scan(tmp_path / "wire.pcap", duplicates="count").to_pylist()
+    }
+    assert counted > 5
+    assert sum(_resent(row, "server") for row in rows.values()) == counted
+    for ends, row in rows.items():
+        for side in ("client", "server"):
+            assert row.pop(f"{side}_capture_duplicates") == 0
+            assert kept[ends].pop(f"{side}_capture_duplicates") is None
+    assert rows == kept
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_both_ends_of_the_wire_captured(tmp_path: Path, ipv6: bool) -> None:
+    """Two taps see every packet, SYN-ACKs and RSTs with ID 0 among them: merged, one of each two is a copy."""
+    with Hosts(ipv6=ipv6, tap="client", delay=0.002) as hosts:
+        far = hosts.server.call(Recorder, "eth0")
+        listener = hosts.listen(80)
+        fates = [getattr(Fates(hosts), name) for name in vars(Fates) if not name.startswith("_")]
+        for fate in fates:
+            client = hosts.socket("client")
+            client.connect((hosts.server_ip, 80))
+            server = hosts.accept(listener)
+            exchange(client, server)
+            fate(client, server)
+        hosts.begin_connect(82)  # refused
+        hosts.wire.settle(0.3)
+        write_pcap(tmp_path / "far.pcap", far.packets())
+        alone = track(hosts, tmp_path)
+    taps = [tmp_path / "wire.pcap", tmp_path / "far.pcap"]
+    stream = synfin.scan(taps, duplicates="count")
+    rows = {Ends(row["client_port"], row["server_port"]): row for row in stream.to_pylist()}
+    assert rows.keys() == alone.keys()
+    for ends, row in rows.items():
+        for side in ("client", "server"):
+            packets = alone[ends][f"{side}_packets"]
+            assert (row[f"{side}_packets"], row[f"{side}_capture_duplicates"]) == (2 * packets, packets), (ends, side)
+            assert row[f"{side}_state"] == alone[ends][f"{side}_state"]
+            assert row[f"{side}_unique_bytes"] == alone[ends][f"{side}_unique_bytes"]
+            assert row[f"{side}_retransmitted_segments"] == alone[ends][f"{side}_retransmitted_segments"]
+    dropped = synfin.scan(taps, duplicates="drop")
+    assert sum(row["client_packets"] + row["server_packets"] for row in dropped.to_pylist()) == sum(
+        row["client_packets"] + row["server_packets"] for row in alone.values()
+    )
+    assert dropped.stats["skips"]["capture_duplicate"] == sum(
+        row["client_packets"] + row["server_packets"] for row in alone.values()
+    )
+
+
+class Recorder:
+    """A second tap: everything that an interface of this namespace sends and receives, with the kernel's timestamps."""
+
+    _SO_TIMESTAMPNS = 35  # asm-generic/socket.h
+
+    def __init__(self, interface: str) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind((interface, 3))
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, self._SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+
+    def packets(self) -> list[tuple[int, bytes]]:
+        """(nanoseconds, frame) of what has come so far; the tap ends."""
+        found = []
+        with self._socket, contextlib.suppress(BlockingIOError):
+            while True:
+                frame, extra, _, _ = self._socket.recvmsg(65536, 64)
+                seconds, nanoseconds = struct.unpack("qq", extra[0][2][:16])
+                found.append((seconds * 10**9 + nanoseconds, frame))
+        return found
 
 
 #: An address that leads to the server's host and is not its own: it drops what comes, without an answer.

@@ -75,7 +75,7 @@ SUMMARY = {
     "handshakes": dict.fromkeys(HANDSHAKES, 123_456_789),
     "closes": dict.fromkeys(("fin_4way", "fin_3way", "fin_simultaneous", "half_closed", "rst_after_fin"), 98_765_432),
     "closers": {"client": 5, "server": 6, "both": 0}, "syn_resends": 5, "retransmitted_segments": 70_000,
-    "icmp": {"errors": 9, "rejected": 2},
+    "icmp": {"errors": 9, "rejected": 2}, "suspects": 5_000_000_000,
     "at_end": {"half_open": 1, "time_wait": 22, "close_wait": 3, "connections": 44},
     "half_open_peak": {"value": 900, "time_ns": 1_700_000_001_000_000_000},
     "time_wait_peak": {"value": 0, "time_ns": None},
@@ -110,10 +110,17 @@ def test_text_fits_and_tells():
         "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",
         "refused 123,456,789", "half-open 900 at 2023-11-14 22:13:21", "12.3 ms", "and 8 more warnings", "may be low by up to 12",
         "and 3 more servers", "ICMP errors about segments in flight 9, about none that was sent 2",
+        "copies? 5,000,000,000 (27.7 %) look captured twice: --duplicates count|drop tells",
     ):  # fmt: skip
         assert part in " ".join(text.split())
     assert "\0" not in text
     json.dumps(SUMMARY)
+
+
+@pytest.mark.parametrize(("suspects", "told"), [(None, False), (0, False), (180_000_000, False), (180_000_001, True)])
+def test_suspects_are_told_above_one_in_a_hundred(suspects, told):
+    text = render.summary_text({**SUMMARY, "suspects": suspects})
+    assert ("copies?" in text) == told
 
 
 def test_text_says_incomplete():

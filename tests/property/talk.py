@@ -4,6 +4,7 @@ them between the ends and the tap (loss, doubling, reordering, odd clocks), and 
 from __future__ import annotations
 
 import random
+import struct
 
 from dialogue import Captured, Dialogue, ethernet, options
 from synfin.settings import Settings
@@ -210,3 +211,43 @@ def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
     files = [_in_tunnels(rnd, packets, settings) for packets in files]
     # A capture that is given twice is read once (SPEC 9): no two files are the same.
     return [list(packets) for packets in dict.fromkeys(map(tuple, files)) if packets], settings
+
+
+def _ip_at(frame: bytes) -> int:
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    return at + 2
+
+
+def _another_look(rnd: random.Random, packet: Captured) -> Captured:
+    """The packet again, as a span port may see it, and sometimes as it may not."""
+    data, at = bytearray(packet.data), _ip_at(packet.data)
+    ttl_at, ident_at = (at + 7, None) if data[at] >> 4 == 6 else (at + 8, at + 4)
+    what = rnd.randrange(8)
+    if what & 1 and len(data) > ttl_at:
+        data[ttl_at] ^= 1
+    if what & 2:
+        data[12:12] = struct.pack("!HH", 0x8100, rnd.choice([0, 5, 9]))
+    elif what == 4 and ident_at:
+        data[ident_at] ^= 0x40
+    late = rnd.choice([0, 1, MS, 49 * MS, 50 * MS, 50 * MS + 1, -50 * MS, -50 * MS - 1, 99 * MS])
+    return Captured(packet.time_ns + late, bytes(data), packet.wire_len and packet.wire_len + len(data) - len(packet.data))
+
+
+def seen_twice(files: list[list[Captured]], seed: int) -> list[list[Captured]]:
+    """The same captures with IPv4 IDs on some packets and another look at some, a little later in the file."""
+    rnd = random.Random(seed ^ 0x5EEDC0)
+    out = []
+    for packets in files:
+        looks: list[tuple[float, Captured]] = []
+        for index, packet in enumerate(packets):
+            data = bytearray(packet.data)
+            at = _ip_at(packet.data)
+            if data[at] >> 4 == 4 and rnd.random() < 0.6:
+                data[at + 4 : at + 6] = struct.pack("!H", rnd.choice([index & 0xFFFF, rnd.randrange(4)]))
+            looks.append((index, packet._replace(data=bytes(data))))
+            while rnd.random() < 0.3:
+                looks.append((index + rnd.choice([0.5, 1.5, 5.5]), _another_look(rnd, looks[-1][1])))
+        out.append([packet for _, packet in sorted(looks, key=lambda look: look[0])])
+    return out

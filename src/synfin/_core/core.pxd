@@ -5,6 +5,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from synfin._core.arena cimport Arena, arena_at, arena_give, arena_take
 from synfin._core.declared cimport *
+from synfin._core.duplicates cimport Firsts
 from synfin._core.filter cimport Program
 from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
@@ -26,6 +27,7 @@ cdef struct Config:
     bint key_vlan
     bint key_tunnel
     bint verify_checksums
+    uint8_t duplicates       # DUP_*
     uint64_t seed
     uint8_t machine[EV_COUNT * ST_COUNT]
     uint64_t server_ports[1024]
@@ -59,6 +61,7 @@ cdef struct Stats:
     int64_t steps
     int64_t icmp_errors      # that quote a segment in flight of a record
     int64_t icmp_rejected    # that quote none of the record's segments in flight
+    int64_t suspects         # packets that look like capture duplicates where nobody looks for them
 
 cdef struct Core:
     Config config
@@ -73,6 +76,7 @@ cdef struct Core:
     Arena tunnels
     Arena others             # same numbers as flows; empty unless Config.others
     Arena held_others        # Others.without and Others.next
+    Firsts firsts
     Wheel wheel
     Intervals intervals
     Sink rows

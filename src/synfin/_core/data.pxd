@@ -12,15 +12,35 @@ cdef extern from "core.h" nogil:
 
 # ------------------------------------------------------------------------------------------------ counting
 
+cdef inline void add_packet(Context* x) noexcept nogil:
+    cdef End* end = &x.flow.end[x.d]
+    end.packets += 1
+    if end.packets == 0:
+        trouble_of(x.core, x.facts).end[x.d].packets_high += 1
+    end.ip_bytes += x.segment.ip_bytes
+
+# A packet that repeats its end's last one, IPv4 ID included, is very likely a capture duplicate: a kernel that sends
+# again takes a new ID. Eight bits of hash take one in 256 other packets that move neither SEQ nor ACK for one, too.
+# Before: the accounts are those of the end's packet before.
+cdef inline void note_suspect(Context* x) noexcept nogil:
+    cdef const Segment* segment = x.segment
+    cdef const Seq* sender = &x.flow.seq[x.d]
+    cdef uint32_t end = segment_end(segment) + (1 if segment.flags & TH_SYN else 0)
+    # Multiples of the golden ratio: IDs that follow each other never share their upper byte.
+    cdef uint8_t hashed = <uint8_t>(
+        (segment.ip_id * <uint32_t>0x9E3779B1 + segment.seq * <uint32_t>0x85EBCA6B + segment.payload_bytes) >> 24)
+    if (hashed == x.flow.end[x.d].last_packet and segment.ip_id != 0 and end == sender.nxt and sender.marks & EM_NXT
+            and (not segment.flags & TH_ACK or segment.ack == sender.ack)):
+        x.core.stats.suspects += 1
+    x.flow.end[x.d].last_packet = hashed
+
 # Counts the packet in its record, its end and its interval. No judgement: odd segments count, too.
 cdef inline void count_packet(Context* x) noexcept nogil:
     cdef Flow* flow = x.flow
     cdef End* end = &flow.end[x.d]
     cdef Closing* closing
-    end.packets += 1
-    if end.packets == 0:
-        trouble_of(x.core, x.facts).end[x.d].packets_high += 1
-    end.ip_bytes += x.segment.ip_bytes
+    add_packet(x)
+    note_suspect(x)
     end.payload_bytes += x.segment.payload_bytes
     if x.packet.time_ns > end.last_seen:
         if end.last_seen == NEVER and x.packet.time_ns < x.facts.first_seen:

@@ -72,7 +72,7 @@ cdef struct End:
     uint32_t pure_acks       # wraps into Trouble.pure_acks_high
     uint16_t vlan            # last VLAN ID, valid where not NO_VLAN
     uint8_t window_shift     # what this end's window field is scaled by (0 to 14)
-    uint8_t spare
+    uint8_t last_packet      # hash of the last packet's IPv4 ID, sequence number and length
 
 cdef struct Flow:
     uint32_t key_low         # IPv4: address of end 0; IPv6: number in the arena of address pairs
@@ -187,6 +187,7 @@ cdef struct EndTrouble:
     int64_t keep_alives
     int64_t zero_windows
     int64_t duplicate_acks
+    int64_t capture_duplicates
     uint32_t packets_high
     uint32_t pure_acks_high
     uint32_t odd_end         # where the end's last odd segment ended

@@ -135,6 +135,8 @@ cdef inline int ipv4(Cursor* cursor, Segment* segment) noexcept nogil:
     memset(segment.dst, 0, 16)
     memcpy(segment.src, p + 12, 4)
     memcpy(segment.dst, p + 16, 4)
+    segment.ip = p
+    segment.ip_id = be16(p + 4)
     segment.ip_version = 4
     segment.ttl = p[8]
     segment.dont_fragment = (fragment >> 14) & 1
@@ -176,6 +178,8 @@ cdef inline int ipv6(Cursor* cursor, Segment* segment) noexcept nogil:
     cursor.marks = marks
     memcpy(segment.src, p + 8, 16)
     memcpy(segment.dst, p + 24, 16)
+    segment.ip = p
+    segment.ip_id = 0
     segment.ip_version = 6
     segment.ttl = p[7]
     segment.dont_fragment = 0

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
+from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
 from synfin._core.zeek cimport conn_state
 
@@ -211,6 +212,8 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
     put_int(s, base + COL_CLIENT_KEEP_ALIVES, trouble.keep_alives)
     put_int(s, base + COL_CLIENT_ZERO_WINDOWS, trouble.zero_windows)
     put_int(s, base + COL_CLIENT_DUPLICATE_ACKS, trouble.duplicate_acks)
+    if core.config.duplicates != DUP_KEEP:
+        put_int(s, base + COL_CLIENT_CAPTURE_DUPLICATES, trouble.capture_duplicates)
     if flow.seq[end].marks & EM_PAYLOAD:
         put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, facts.first_payload[end])
     put_int(s, base + COL_CLIENT_RTT_SAMPLES, rtt.samples)

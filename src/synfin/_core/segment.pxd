@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from synfin._core.border cimport BEGINS, HOLD, PROVES, begin_from_held, border_of, hold_syn
 from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin, take_rst
 from synfin._core.core cimport *
-from synfin._core.data cimport count_odd, count_packet, is_acceptable, take_segment
+from synfin._core.data cimport add_packet, count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
     acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
@@ -301,3 +301,28 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         face_change(core, x.effective, face, face_of(flow))
     else:
         apply_segment(&x, face_of(flow), flow.phase)
+
+# ------------------------------------------------------------------------------------------------ capture duplicates
+
+# A copy of a packet that was tracked: it counts where its ends have a record, and nothing else looks at it. Returns False
+# when there is none (any more). Before: as for track_segment.
+cdef inline bint track_copy(Core* core, const Segment* segment, const PacketRef* packet, const Key* key) noexcept nogil:
+    cdef Context x
+    x.core = core
+    x.segment = segment
+    x.d = key.sender
+    x.number = table_find(core, key)
+    if x.number == 0:
+        return False
+    use_record(&x, x.number)
+    x.effective = packet.time_ns if packet.time_ns < core.clock else core.clock
+    x.effective = max(x.effective, core.clock - core.config.reorder, x.flow.last_effective)
+    if x.flow.deadline <= x.effective:
+        expire_record(core, x.number)
+        return False
+    interval_packet(&core.intervals, x.effective, segment.ip_bytes)
+    interval_count(&core.intervals, x.effective, ICOL_CAPTURE_DUPLICATES, 1)
+    core.stats.ip_bytes += segment.ip_bytes
+    add_packet(&x)
+    trouble_of(core, x.facts).end[x.d].capture_duplicates += 1
+    return True

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from synfin._core.core cimport *
+from synfin._core.duplicates cimport DUP_KEEP, forget_all
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.sink cimport put_int
 
@@ -86,7 +87,8 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
         for i in range(3):
             put_int(s, ICOL_OPENING_PEAK + i, iv.peaks[i])
         for i in range(COUNTS):
-            if ICOL_SYNS + i != ICOL_CAPTURE_DROPS or iv.knows_drops:
+            if ((ICOL_SYNS + i != ICOL_CAPTURE_DROPS or iv.knows_drops)
+                    and (ICOL_SYNS + i != ICOL_CAPTURE_DUPLICATES or core.config.duplicates != DUP_KEEP)):
                 put_int(s, ICOL_SYNS + i, interval.counts[i])
         put_quantiles(s, ICOL_RTT_SERVER_P50_NS, &interval.rtt[0])
         put_quantiles(s, ICOL_RTT_CLIENT_P50_NS, &interval.rtt[1])
@@ -177,6 +179,7 @@ cdef inline void step_back(Core* core, int64_t clock) noexcept nogil:
     cdef uint32_t number
     cdef Flow* flow
     cut_intervals(core)
+    forget_all(&core.firsts)
     start_clock(core, clock)
     memset(core.wheel.heads, 0, sizeof(core.wheel.heads))
     memset(core.wheel.level_count, 0, sizeof(core.wheel.level_count))

@@ -10,11 +10,15 @@ from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
+from synfin._core.duplicates cimport (
+    DUP_COUNT, DUP_KEEP, fingerprint, firsts_bytes, firsts_free, firsts_reserve, prefetch_oldest, prefetch_slot,
+    take_duplicate,
+)
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.key cimport Key, key_of
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
 from synfin._core.quote cimport track_quote
-from synfin._core.segment cimport track_segment
+from synfin._core.segment cimport track_copy, track_segment
 from synfin._core.snapshot cimport live_record
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_packet, watch_reserve, watch_wants
@@ -23,7 +27,7 @@ import os
 
 from synfin import schema, states
 from synfin.errors import SynfinError
-from synfin.settings import zeek_server_ports
+from synfin.settings import DUPLICATES, zeek_server_ports
 
 cdef extern from "core.h" nogil:
     void prefetch_read(const void* p)
@@ -44,6 +48,7 @@ cdef struct Stages:
     Segment segments[BATCH_PACKETS]
     Tunnel tunnels[BATCH_PACKETS]    # what segments point to
     Key keys[BATCH_PACKETS]
+    uint64_t fingerprints[BATCH_PACKETS]     # of segments, unless duplicates are kept
 
 # ------------------------------------------------------------------------------------------------ stages
 
@@ -72,6 +77,11 @@ cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept 
                 &stages.segments[i], core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i]
             )
             prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
+            if core.config.duplicates != DUP_KEEP and stages.verdicts[i] == VD_SEGMENT:
+                stages.fingerprints[i] = fingerprint(&stages.segments[i], core.config.seed)
+                prefetch_slot(&core.firsts, stages.fingerprints[i])
+    if core.config.duplicates != DUP_KEEP and batch.count:
+        prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
 
 # Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
 # or begin before its packet's turn.
@@ -124,6 +134,19 @@ cdef inline void note_time(Core* core, int64_t time_ns) noexcept nogil:
     if core.stats.packets == 0 or time_ns > core.stats.last_time:
         core.stats.last_time = time_ns
 
+# Whether the packet in hand is a capture duplicate; asked once a packet.
+cdef inline bint is_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
+    return (core.config.duplicates != DUP_KEEP and stages.verdicts[stages.at] == VD_SEGMENT
+            and take_duplicate(&core.firsts, &stages.segments[stages.at], packet, stages.fingerprints[stages.at],
+                               core.clock))
+
+cdef inline void count_or_skip_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
+    cdef const Key* key = &stages.keys[stages.at]
+    if core.config.duplicates != DUP_COUNT or not track_copy(core, &stages.segments[stages.at], packet, key):
+        count_skip(core, VD_CAPTURE_DUPLICATE, packet)
+    elif core.watch != NULL:
+        watch_packet(core.watch, table_find(core, key), core.stats.packets)
+
 # Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.
 cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
     cdef const PacketRef* packet
@@ -140,7 +163,9 @@ cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept n
                 return False
             note_time(core, packet.time_ns)
             core.stats.packets += 1
-            if stages.verdicts[stages.at] == VD_SEGMENT:
+            if is_copy(core, stages, packet):
+                count_or_skip_copy(core, stages, packet)
+            elif stages.verdicts[stages.at] == VD_SEGMENT:
                 track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
                 if core.watch != NULL:
                     watch_packet(core.watch, table_find(core, &stages.keys[stages.at]), core.stats.packets)
@@ -195,6 +220,8 @@ cdef int reserve(Core* core) noexcept nogil:
         if arena_reserve(&core.others, ((core.others.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
             return -1
     if core.config.others and arena_reserve(&core.held_others, blocks) < 0:
+        return -1
+    if core.config.duplicates != DUP_KEEP and firsts_reserve(&core.firsts, BATCH_PACKETS) < 0:
         return -1
     if core.watch != NULL and watch_reserve(
             core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
@@ -272,6 +299,7 @@ cdef class Tracker:
             for arena in range(10):
                 arena_free(_arena(self.core, arena))
             free(self.core.table.slots)
+            firsts_free(&self.core.firsts)
             free(self.core.intervals.slices)
             if self.core.intervals.intervals != NULL:
                 for i in range(self.core.intervals.interval_mask + 1):
@@ -307,6 +335,7 @@ cdef class Tracker:
         config.key_vlan = "vlan" in settings.key
         config.key_tunnel = "tunnel" in settings.key
         config.verify_checksums = settings.checksum == "verify"
+        config.duplicates = DUPLICATES.index(settings.duplicates)
         config.seed = int.from_bytes(os.urandom(8), "little")    # of the index only: rows do not depend on it
         memcpy(config.machine, <const char*>machine, sizeof(config.machine))
         for port in settings.server_ports:
@@ -540,6 +569,7 @@ cdef class Tracker:
         )
         parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
+        parts["firsts"] = firsts_bytes(&core.firsts)
         return parts
 
     def stats(self):
@@ -565,6 +595,7 @@ cdef class Tracker:
             "last_time_ns": stats.last_time if stats.packets else None,
             "clock_ns": core.clock if known else None,
             "clock_steps": stats.steps,
+            "suspects": stats.suspects,
             "icmp": {"errors": stats.icmp_errors, "rejected": stats.icmp_rejected},
             "handshakes": _counted("handshake", stats.handshakes),
             "closes": _counted("close", stats.closes),

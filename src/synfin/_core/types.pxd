@@ -16,6 +16,7 @@ cdef struct PacketRef:
     uint16_t link_type       # LINKTYPE_ value (pcap, pcapng)
     uint16_t vlan_tci        # VLAN tag that the kernel stripped from a live packet, valid with PF_VLAN
     uint8_t flags            # PF_*
+    uint8_t tap              # which of the captures that overlap in time; a rotated file goes on as the one before it
 
 cdef enum:
     PF_STEP_BACK = 1         # after this packet the input clock steps back to time_ns
@@ -61,8 +62,9 @@ cdef enum Verdict:
     VD_BAD_CHECKSUM = 13
     VD_FILTERED = 14
     VD_OUTSIDE_WINDOW = 15
-    VD_LINK_TYPE = 16        # link layer not decoded: counted as link_type_N
-    VD_COUNT = 17
+    VD_CAPTURE_DUPLICATE = 16    # judged by the tracker, not by the decoder
+    VD_LINK_TYPE = 17        # link layer not decoded: counted as link_type_N
+    VD_COUNT = 18
 
 # The outermost tunnel around a segment.
 cdef struct Tunnel:
@@ -92,9 +94,11 @@ cdef struct Segment:
     uint8_t dont_fragment    # 0 or 1; 0 for IPv6
     uint8_t has_vlan         # 0 or 1
     uint16_t vlan_id         # outermost VLAN ID of the outermost frame
+    uint16_t ip_id           # IPv4 identification; 0 for IPv6
     uint16_t options_len     # captured bytes of TCP options
     const uint8_t* options   # borrowed like the packet
     const Tunnel* tunnel     # NULL: not in a tunnel
+    const uint8_t* ip        # the IP header next to TCP, likewise; its fixed part was captured
     uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
     uint8_t icmp_type        # valid with `quoted`, like icmp_code
     uint8_t icmp_code

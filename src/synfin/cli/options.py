@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from synfin.errors import ConfigError
-from synfin.settings import NS_PER_S, Settings, parse_duration, parse_end, parse_ports
+from synfin.settings import DUPLICATES, NS_PER_S, Settings, parse_duration, parse_end, parse_ports
 from synfin.sources.filter import Filter
 from synfin.sources.window import Window, parse_instant
 
@@ -146,6 +146,12 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--checksum", type=click.Choice(["ignore", "verify"]), default=defaults["checksum"],
             help="Whether packets with a wrong IPv4 header or TCP checksum are skipped; offload makes checksums wrong in "
             "sound captures.  [default: ignore]",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--duplicates", type=click.Choice(DUPLICATES), default=defaults["duplicates"], show_default=True,
+            help="Packets that the capture point saw twice: keep them as they are, count the copies apart, or drop them.",
         )
     )  # fmt: skip
     for option in reversed(added):

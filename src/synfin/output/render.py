@@ -116,7 +116,16 @@ def _connections(s: dict[str, Any]) -> list[str]:
     lines += _listed("  resent", [("SYNs", s["syn_resends"]), ("segments", s["retransmitted_segments"])])
     told = (("about segments in flight", s["icmp"]["errors"]), ("about none that was sent", s["icmp"]["rejected"]))
     lines += _listed("  ICMP errors", told)
+    lines += _suspects(s["suspects"], s["accounting"]["in_records"])
     return lines
+
+
+def _suspects(count: int | None, packets: int) -> list[str]:
+    # Some packets look like copies by chance; more than one in a hundred do not.
+    if not count or count * 100 <= packets:
+        return []
+    share = count * 1000 // packets / 10
+    return _line("  copies?", f"{count:,} ({share} %) look captured twice: --duplicates count|drop tells")
 
 
 def _round_trips(rtt: dict[str, dict[str, int | None]]) -> list[str]:

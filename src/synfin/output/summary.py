@@ -110,6 +110,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "syn_resends": stats["syn_resends"],
         "retransmitted_segments": stats["retransmitted_segments"],
         "icmp": stats["icmp"],
+        "suspects": stats["suspects"] if run.settings.duplicates == "keep" else None,
         "at_end": gauges,
         "half_open_peak": stats["half_open_peak"],
         "time_wait_peak": stats["time_wait_peak"],

@@ -37,6 +37,7 @@ def decode(data: bytes, wire_len: int, link_type: int, *, verify: bool = False) 
     segment = tcp(packet, vlan, tunnel)
     if verify and not checksums_hold(packet):
         raise Skip("bad_checksum")
+    keep_header(segment, packet)
     return segment
 
 
@@ -56,6 +57,17 @@ def peel(packet: Packet) -> tuple[Packet, Tunnel | None]:
             wrong_guess = inside.guessed and str(skip).startswith("bad_")
             raise Skip("not_tcp" if wrong_guess or str(skip) == "not_ip" else str(skip)) from None
     return packet, outermost
+
+
+def keep_header(segment: Segment, packet: Packet) -> None:
+    """Keep the headers without TTL (hop limit) and checksums, to know copies of the packet."""
+    header, tcp_at = packet.data[packet.start : packet.body + 20], packet.body - packet.start
+    changing = {tcp_at + 16, tcp_at + 17, *((8, 10, 11) if segment.ip_version == 4 else (7,))}
+    segment.header = bytes(byte for at, byte in enumerate(header) if at not in changing)
+    if len(segment.options) + 20 == (header[tcp_at + 12] >> 4) * 4:  # else the capture cut them
+        segment.header += segment.options
+    if segment.ip_version == 4:
+        segment.ident = struct.unpack_from("!H", header, 4)[0]
 
 
 def tcp(packet: Packet, vlan: int | None, tunnel: Tunnel | None) -> Segment:

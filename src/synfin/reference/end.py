@@ -91,6 +91,7 @@ class End:
     keep_alives: int = 0
     zero_windows: int = 0
     duplicate_acks: int = 0
+    capture_duplicates: int = 0
     rst_count: int = 0
     first_payload: int | None = None
 

@@ -32,8 +32,9 @@ def quantile(values: list[int], percent: int) -> int | None:
 class IntervalTable:
     """Collects events and renders rows."""
 
-    def __init__(self, length: int):
+    def __init__(self, length: int, duplicates: bool):
         self.length = length
+        self.duplicates = duplicates  # capture duplicates are told apart
         self.rows: list[dict] = []
         self.gauges: Counter[str] = Counter()  # at the beginning of the clock's present run
         self.begin: int | None = None  # where the clock's present run began, if not at the first packet
@@ -91,6 +92,8 @@ class IntervalTable:
         row |= {f"{name}_peak": peaks[name] for name in PEAKS}
         row |= {name: self.counts[index][name] for name in COUNTS}
         row["capture_drops"] = None
+        if not self.duplicates:
+            row["capture_duplicates"] = None
         for side in ("server", "client"):
             values = self.samples[index, side]
             for percent in (50, 90, 99):

@@ -298,6 +298,13 @@ class Record:
         gauges["midstream"] = int(self.not_seen)
         return gauges
 
+    def count_copy(self, segment: Segment) -> None:
+        """A capture duplicate: nothing else looks at it."""
+        sender, _ = self.ends(segment)
+        sender.packets += 1
+        sender.ip_bytes += segment.ip_bytes
+        sender.capture_duplicates += 1
+
     def count_packet(self, segment: Segment) -> None:
         """What every packet of the record counts in, whatever else it is."""
         sender, _ = self.ends(segment)

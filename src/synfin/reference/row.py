@@ -42,6 +42,7 @@ def row(record: Connection) -> dict:
     columns |= other_columns(sorted(record.seen, key=lambda segment: segment.order))
     for name, end, peer in (("client", record.client, record.server), ("server", record.server, record.client)):
         columns |= {f"{name}_{key}": value for key, value in (syn_columns(end) | data_columns(end, peer)).items()}
+        columns[f"{name}_capture_duplicates"] = None if record.settings.duplicates == "keep" else end.capture_duplicates
     columns["first_response_ns"] = span(record.server.first_payload, record.client.first_payload)
     return {column.name: columns.pop(column.name) for column in FLOWS}
 

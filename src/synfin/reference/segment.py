@@ -49,6 +49,9 @@ class Segment:
     number: int = 0
     interface: str | None = None
     whole: bool = True  # all of the payload was captured
+    tap: int = 0
+    ident: int = 0  # IPv4 identification
+    header: bytes = b""  # IP and TCP header without what differs between copies of a packet
 
     @property
     def kind(self) -> str:

@@ -32,6 +32,7 @@ class Stamped(NamedTuple):
     number: int
     step_back: bool  # after this packet, the input clock goes back to its time
     outside: bool = False  # of the window
+    tap: int = 0  # which of the captures that overlap
 
 
 class Source:
@@ -44,6 +45,7 @@ class Source:
         self.clock: int | None = None
         self.inside: int | None = None  # the clock as packets inside the window alone move it
         self.outliers = 0
+        self.tap: int | None = None  # from its first packet on
         self.head: tuple[int, int | None, bool] | None = None
 
     def judge(self) -> tuple[int, int | None, bool]:
@@ -87,6 +89,9 @@ def merge(sources: list[Source], window: tuple[int, int] | None = None) -> Itera
     waiting = [source for source in sources if source.packets]
     while waiting:
         source = min(waiting, key=Source.peek)
+        if source.tap is None:  # a file that begins when another has ended goes on as the same tap
+            taken = {other.tap for other in waiting}
+            source.tap = next(number for number in range(len(sources)) if number not in taken)
         packet, time, number = source.take()
         if window and not window[0] <= time < window[1]:
             yield Stamped(packet, time, clock or 0, source.name, number, False, outside=True)
@@ -98,7 +103,7 @@ def merge(sources: list[Source], window: tuple[int, int] | None = None) -> Itera
         clock = max(source.inside, clock) if clock is not None else source.inside
         behind = behind + 1 if time < clock - HOUR else 0
         step_back = behind == STEP_AFTER
-        yield Stamped(packet, time, clock, source.name, number, step_back)
+        yield Stamped(packet, time, clock, source.name, number, step_back, tap=source.tap)
         if step_back:
             clock, source.clock, source.inside, behind = time, time, time, 0
         if source.at == len(source.packets):

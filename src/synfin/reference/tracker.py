@@ -11,6 +11,7 @@ from synfin.settings import Settings
 
 from .connection import Connection
 from .decode import IcmpError, decode
+from .duplicates import Firsts
 from .icmp import Quote, quote
 from .intervals import COUNTS, IntervalTable
 from .row import row
@@ -37,10 +38,11 @@ class Tracker:
         self.matches = matches
         self.live: dict[tuple, Connection] = {}
         self.deadlines: list[tuple[int, int, tuple]] = []
-        self.intervals = IntervalTable(settings.interval)
+        self.intervals = IntervalTable(settings.interval, settings.duplicates != "keep")
         self.flows: list[dict] = []
         self.skips: Counter[str] = Counter()
         self.packets = self.steps = 0
+        self.firsts = Firsts()
 
     def key(self, segment: Segment | Quote) -> tuple:
         ends = frozenset([(segment.src, segment.sport), (segment.dst, segment.dport)])
@@ -66,10 +68,29 @@ class Tracker:
                 self.quote(quoted, effective(stamped.time, stamped.clock, self.settings.reorder))
         else:
             segment.time, segment.order, segment.interface = stamped.time, self.packets, stamped.packet.interface
-            segment.file, segment.number = stamped.file, stamped.number
-            self.segment(segment, stamped.clock)
+            segment.file, segment.number, segment.tap = stamped.file, stamped.number, stamped.tap
+            if self.settings.duplicates != "keep" and self.firsts.is_copy(segment, stamped.clock):
+                self.copy(segment, effective(stamped.time, stamped.clock, self.settings.reorder))
+            else:
+                self.segment(segment, stamped.clock)
         if stamped.step_back:
             self.step(stamped.clock, stamped.time)
+
+    def copy(self, segment: Segment, fresh: int) -> None:
+        """A capture duplicate: counted, if asked for, in the record that lives on its ends; else skipped."""
+        key = self.key(segment)
+        record = self.live.get(key) if self.settings.duplicates == "count" else None
+        now = max(fresh, record.last_effective) if record else fresh
+        if record and now >= record.deadline():
+            self.end(key, "deadline", record.deadline())
+            record = None
+        if record is None:
+            self.skips["capture_duplicate"] += 1
+            return
+        record.count_copy(segment)
+        self.intervals.count(now, "packets")
+        self.intervals.count(now, "ip_bytes", segment.ip_bytes)
+        self.intervals.count(now, "capture_duplicates")
 
     def quote(self, quoted: Quote, fresh: int) -> None:
         """An ICMP error that quotes a segment: it is no packet of the record, and restarts no deadline."""
@@ -155,6 +176,7 @@ class Tracker:
     def step(self, old: int, new: int) -> None:
         """The input clock stepped back: intervals in hand are cut, live records move with the clock."""
         self.steps += 1
+        self.firsts.clear()
         self.intervals.cut(old, old - self.settings.reorder)
         self.intervals.begin = new - self.settings.reorder
         for record in self.live.values():

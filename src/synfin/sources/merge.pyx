@@ -82,6 +82,7 @@ cdef inline void _give(Merge* m, Source* s, Batch* b) noexcept nogil:
         s.first_ns = p.clock_ns
     s.last_ns = p.clock_ns
     s.given += 1
+    p.tap = s.tap
     if not m.start_ns <= p.time_ns < m.end_ns:
         m.outside += 1
         return
@@ -93,6 +94,19 @@ cdef inline void _give(Merge* m, Source* s, Batch* b) noexcept nogil:
     if p.flags & PF_STEP_BACK:
         s.inside_ns = p.time_ns
     b.count += 1
+
+
+# The lowest number that no open capture has: a file that begins when another has ended goes on as the same tap.
+cdef uint8_t _free_tap(const Merge* m) noexcept nogil:
+    cdef uint8_t tap = 0         # fewer than MAX_OPEN are taken
+    cdef uint32_t i = 0
+    while i < m.count:
+        if m.heap[i].tap == tap:
+            tap += 1
+            i = 0
+        else:
+            i += 1
+    return tap
 
 
 # Fills the batch. Returns MR_FULL, or what is needed before it can go on: MR_JOIN, MR_IDLE, or a result of source_next
@@ -308,6 +322,7 @@ cdef class Merger:
         if self.m.count == MAX_OPEN or not s.has_head:
             raise ValueError("too many open captures, or no packet is ready")
         s.clock.log = &self.m.log
+        s.tap = _free_tap(self.m)
         self._keep_events(&capture.own_log)
         self.m.heap[self.m.count] = s
         self.m.count += 1

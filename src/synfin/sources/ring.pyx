@@ -115,6 +115,7 @@ cdef inline const FrameHeader* _frame(Walk* w, PacketRef* p) noexcept nogil:
     p.stamp_ns = p.time_ns
     p.file_id = -1
     p.interface_id = 0
+    p.tap = 0
     p.link_type = w.link_type
     p.vlan_tci = 0
     p.flags = 0

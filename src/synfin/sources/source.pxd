@@ -42,6 +42,7 @@ cdef struct Source:
     SourceClock clock
     PacketRef head           # the next packet, when has_head
     bint has_head
+    uint8_t tap              # PacketRef.tap, from when it joins
     int64_t given            # packets read, those outside the window included
     int64_t first_ns         # the clock at the first and at the last of them
     int64_t last_ns
