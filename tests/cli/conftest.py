@@ -1,6 +1,7 @@
 """Small captures, and the command run in this process or in its own."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -39,7 +40,9 @@ def start():
 
     def run(*arguments, **how):
         command = [sys.executable, "-m", "synfin", *map(str, arguments)]
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        # Of a shell's background job, SIGINT would be ignored.
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heard, **how}
         return subprocess.Popen(command, env=os.environ, **how)
 
     return run
