@@ -53,6 +53,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "help": lambda: console("--help"),
     "help-track": lambda: console("track", "--help"),
     "help-live": lambda: console("live", "--help"),
+    "help-verify": lambda: console("verify", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),
     "flows": lambda: command("columns", "--format", "markdown"),

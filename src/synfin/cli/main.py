@@ -13,6 +13,7 @@ from synfin.cli.columns import columns
 from synfin.cli.job import Terminated, break_off
 from synfin.cli.live import live
 from synfin.cli.track import track
+from synfin.cli.verify import verify
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
 
 #: Exit codes beside 0. 1: bad input was met or output failed; 2: nothing was done because the call or the file is wrong.
@@ -30,6 +31,7 @@ def cli() -> None:
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
+    synfin verify capture.pcap                    the rows beside what tshark says
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
     glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C and
@@ -54,6 +56,7 @@ def completion(shell: str) -> None:
 cli.add_command(track)
 cli.add_command(live)
 cli.add_command(columns)
+cli.add_command(verify)
 
 
 def main(arguments: list[str] | None = None) -> None:
