@@ -9,14 +9,14 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo build test test-all test-debug lint docs examples bench truth dist lakehouse spark clean
+.PHONY: help demo build test test-all test-debug lint docs agreement examples bench truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
 	@echo "make test                 the tests, at most 5 minutes"
 	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
 	@echo "make test-debug           make test with bounds checks, AddressSanitizer and UBSan (gcc)"
-	@echo "make lint docs examples bench truth dist lakehouse spark clean"
+	@echo "make lint docs agreement examples bench truth dist lakehouse spark clean"
 
 demo: $(VENV)/.built
 	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 30
@@ -47,6 +47,10 @@ lint: $(VENV)/.linted
 # The recipes are answered by DuckDB and Polars, which the test group brings.
 docs: $(VENV)/.tested
 	$(PY) tools/render_docs.py
+
+# docs/agreement.md from the captures in SYNFIN_CAPTURES (needs tshark).
+agreement: $(VENV)/.tested
+	$(PY) tests/agreement/write.py docs/agreement.md
 
 # Records the example captures again (network namespaces, needs root).
 examples:

@@ -56,6 +56,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "help-explain": lambda: console("explain", "--help"),
     "help-extract": lambda: console("extract", "--help"),
     "help-live": lambda: console("live", "--help"),
+    "help-verify": lambda: console("verify", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),
     "flows": lambda: command("columns", "--format", "markdown"),

@@ -15,6 +15,7 @@ from synfin.cli.extract import extract
 from synfin.cli.job import Terminated, break_off
 from synfin.cli.live import live
 from synfin.cli.track import track
+from synfin.cli.verify import verify
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
 
 #: Exit codes beside 0. 1: bad input was met or output failed; 2: nothing was done because the call or the file is wrong.
@@ -34,6 +35,7 @@ def cli() -> None:
     synfin explain capture.pcap --first 1         one connection, segment by segment
     synfin extract x.pcap --client 10.0.0.7 -o y.pcapng   its packets
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
+    synfin verify capture.pcap                    the rows beside what tshark says
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
     glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C and
@@ -60,6 +62,7 @@ cli.add_command(live)
 cli.add_command(explain)
 cli.add_command(extract)
 cli.add_command(columns)
+cli.add_command(verify)
 
 
 def main(arguments: list[str] | None = None) -> None:

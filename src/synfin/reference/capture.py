@@ -14,16 +14,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import lz4.frame
+import zstandard
 from dpkt import pcap
 
 from .time import Packet
 
-PACKERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
+
+def _unzstd(data: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+
+
+PACKERS = {
+    b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress,
+    b"\x28\xb5\x2f\xfd": _unzstd, b"\x04\x22\x4d\x18": lz4.frame.decompress,
+}  # fmt: skip
+LATEST = (1 << 62) - 1  # ns since 1970, in the year 2116: a timestamp beyond is taken for this one
 SECTION, INTERFACE, OLD_PACKET, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 
 
 def read(paths: Sequence[str | Path]) -> list[tuple[str, list[Packet]]]:
-    """Sources for ``track``: (path, packets) of pcap or pcapng files, plain or packed by gzip, bzip2 or xz.
+    """Sources for ``track``: (path, packets) of pcap or pcapng files, plain or packed by gzip, bzip2, xz, zstd or lz4.
 
     Raises ValueError for what is neither.
     """
@@ -111,6 +122,7 @@ def read_pcapng(data: bytes) -> Iterator[Packet]:
                 return
             interface = interfaces[number]
             time = (high << 32 | low) * 1_000_000_000 // interface.ticks + interface.offset_s * 1_000_000_000
+            time = min(max(time, 0), LATEST)
             yield Packet(time, body[20 : 20 + captured], max(wire, captured), interface.link_type, interface.name)
         elif kind == SIMPLE and interfaces:
             wire = struct.unpack_from(order + "I", body)[0]

@@ -1,0 +1,31 @@
+"""`synfin verify`: the rows beside what tshark says of the same capture."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command(short_help="Compare the rows with tshark's.")
+@click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The result as JSON: one object per capture, with every difference."
+)
+def verify(captures: tuple[str, ...], as_json: bool) -> int:
+    """Compare synfin's rows of each CAPTURE with tshark's, and name the reason of each difference.
+
+    tshark is run as a program; where it is not installed, the rows are compared with synfin's slow tracker. A difference without a reason is printed with its packets and with the command that shows them. Reasons need the extra
+    `reference` (pip install 'synfin[reference]').
+
+    Exit codes: 0 nothing is unexplained, 1 something is, 2 wrong call or not a capture.
+    """
+    from synfin.verify.report import as_data, as_text
+    from synfin.verify.run import verify as verify_one
+
+    reports = [verify_one(capture) for capture in captures]
+    if as_json:
+        click.echo(json.dumps([as_data(report) for report in reports], indent=1))
+    else:
+        click.echo("\n".join(as_text(report) for report in reports), nl=False)
+    return 1 if any(report.unexplained for report in reports) else 0

@@ -1,0 +1,195 @@
+"""Each difference to the packets behind it, and each packet to the class of its reason.
+
+A count differs because of certain packets: those that one tool counts and the other does not. Both tools' packets are
+laid side by side by number, and each such packet must fall into a class (classes.py). Whatever does not is unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from synfin.verify.classes import CLASSES
+from synfin.verify.join import Difference, match
+from synfin.verify.lives import Life, Packet, Pair, pair_of
+from synfin.verify.points import PACKET_COLUMNS, Point
+from synfin.verify.witness import Seen, Step
+
+UNEXPLAINED = "unexplained"
+#: Instants and options stand in the packet that is the first of its kind: (count column, test of its flags).
+_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+_FIRST_OF: dict[str, tuple[str, Callable[[int], bool]]] = {
+    "fin_time": ("fin", lambda flags: bool(flags & _FIN)),
+    "rst_time": ("rst", lambda flags: bool(flags & _RST)),
+    "syn_time": ("syn", lambda flags: flags & (_SYN | _ACK) == _SYN),
+    "synack_time": ("synack", lambda flags: flags & (_SYN | _ACK) == _SYN | _ACK),
+}
+_OPTIONS = ("isn", "mss", "window_scale", "sack_permitted", "timestamps")
+_MOST_PACKETS = 8  #: packet numbers kept for one part
+
+
+@dataclass
+class Evidence:
+    """One capture, packet by packet: the tool's connections with their packets, and what became of each in synfin."""
+
+    lives: dict[str, Life]
+    seen: Seen
+
+    def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
+        """By packet number; a frame may hold several TCP headers of one connection."""
+        found: dict[int, list[Packet]] = {}
+        for life in others:
+            for packet in self.life(life).packets:
+                found.setdefault(packet.number, []).append(packet)
+        return found
+
+    def life(self, other: Life) -> Life:
+        """The same connection with its packets."""
+        return other if other.packets else self.lives.get(other.name, other)
+
+    def steps(self, pair: Pair, mine: Iterable[Life]) -> dict[int, Step]:
+        records = {life.whole["first_packet"] for life in mine}
+        return {
+            number: step for number, step in self.seen.steps.items() if step.record in records and _ends(step) == pair
+        }
+
+
+def _ends(step: Step) -> Pair:
+    return pair_of((step.segment.src, step.segment.sport), (step.segment.dst, step.segment.dport))
+
+
+def explain(difference: Difference, evidence: Evidence) -> None:
+    """Fill the difference's parts."""
+    column = difference.column
+    if column in PACKET_COLUMNS:
+        found = _by_packets(difference, evidence)
+    elif column == "border":
+        found = _border(difference, evidence)
+    elif column in ("first_seen", "last_seen"):
+        found = _extreme(difference, evidence)
+    else:
+        found = _by_first(difference, evidence)
+    difference.parts = [(name, tuple(numbers[:_MOST_PACKETS])) for name, numbers in found.items()] or [
+        (UNEXPLAINED, ())
+    ]
+
+
+Parts = dict[str, list[int]]
+
+
+def _name(point: Point) -> str:
+    """The first class whose column and predicate fit."""
+    for one in CLASSES:
+        if point.column in one.columns and one.holds(point):
+            return one.name
+    return UNEXPLAINED
+
+
+def _points(difference: Difference, evidence: Evidence, column: str) -> list[Point]:
+    """Every packet of the pair (or way) as both see it."""
+    packets, steps = evidence.packets(difference.others), evidence.steps(difference.pair, difference.mine)
+    points = []
+    for number in sorted(packets.keys() | steps.keys()):
+        shown, step = packets.get(number, []), steps.get(number)
+        if difference.way is not None:
+            sender = difference.pair[difference.way]
+            shown = [packet for packet in shown if packet.src == sender]
+            step = step if step and (step.segment.src, step.segment.sport) == sender else None
+        if shown or step:
+            points.append(Point(column, number, tuple(shown), step, evidence.seen, difference))
+    return points
+
+
+def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
+    points = _points(difference, evidence, difference.column)
+    found: Parts = {}
+    if sum(point.ours for point in points) != (difference.ours or 0) and difference.column not in (
+        "packets",
+        "payload_bytes",
+    ):
+        return {}  # the slow tracker does not agree with the core
+    if sum(point.theirs for point in points) != (difference.theirs or 0):
+        return {}  # not the packets that the row was made from
+    for point in points:
+        if point.ours != point.theirs:
+            found.setdefault(_name(point._replace(points=points)), []).append(point.number)
+    return found
+
+
+def _extreme(difference: Difference, evidence: Evidence) -> Parts:
+    """The first or last instant: those packets that only one of the two has, else the order of the capture."""
+    points = _points(difference, evidence, "packets")
+    found: Parts = {}
+    for point in points:
+        if point.ours != point.theirs:
+            found.setdefault(_name(point), []).append(point.number)
+        elif point.packet and point.step and point.packet.time != point.step.segment.time:
+            found.setdefault(_name(point._replace(column=difference.column)), []).append(point.number)
+    if not found and difference.others:
+        instants = [evidence.life(life).whole[difference.column] for life in difference.others]
+        if difference.ours == (min(instants) if difference.column == "first_seen" else max(instants)):
+            found["file_order"] = []
+    return found
+
+
+def _by_first(difference: Difference, evidence: Evidence) -> Parts:
+    """A value that one packet gives: the first of its kind for the tool."""
+    if difference.column in _OPTIONS and difference.way is not None:
+        now = evidence.life(difference.others[0]).ways[difference.way]
+        if now.get(difference.column, ...) == difference.ours:
+            return {"later_copy": []}
+    points = _points(difference, evidence, difference.column)
+    if difference.column in _FIRST_OF:
+        column, test = _FIRST_OF[difference.column]
+    else:
+        column, test = "", lambda flags: bool(flags & _SYN)
+    first = next((point for point in points if point.packet and test(point.packet.flags)), None)
+    if not _as_shown(difference, points, first):
+        return {}
+    if first and first.step and column and first.packet and first.packet.time != first.step.segment.time:
+        return {_name(first): [first.number]}
+    if first and column and not (first.step and column in first.step.raised):
+        name = _name(first._replace(column=column))
+    elif first and difference.column in _OPTIONS and not (first.step and first.step.raised & {"syn", "synack"}):
+        name = _name(first._replace(column="synack" if first.packet and first.packet.flags & _ACK else "syn"))
+    else:
+        name = _name(
+            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points)
+        )
+    return {name: [first.number] if first else []}
+
+
+def _as_shown(difference: Difference, points: list[Point], first: Point | None) -> bool:
+    """Do the packets show the value that the tool gives? Else nothing that they show explains it."""
+    if difference.column in _FIRST_OF:
+        return difference.theirs == (first.packet.time if first and first.packet else None)
+    if difference.column == "rtt_handshake":
+        return difference.theirs == _initial_rtt([packet for point in points for packet in point.shown])
+    return True
+
+
+def _initial_rtt(packets: list[Packet]) -> int | None:
+    """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives more than 0."""
+    syn = None
+    for packet in packets:
+        if packet.flags & (_SYN | _ACK) == _SYN:
+            syn = packet.time
+        elif syn is not None and packet.flags & (_SYN | _ACK) == _ACK and packet.time != syn:
+            return packet.time - syn
+    return None
+
+
+def _border(difference: Difference, evidence: Evidence) -> Parts:
+    """Where one of the two begins a connection and the other goes on with one."""
+    others = [evidence.life(life) for life in difference.others]
+    mine, others = match(difference.mine, others)[1:]
+    if not mine and not others and len(difference.mine) == len(difference.others):
+        return {"file_order": []}
+    theirs = {life.packets[0].number for life in others if life.packets}
+    ours = {life.whole["first_packet"] for life in mine}
+    found: Parts = {}
+    for point in _points(difference, evidence, "border"):
+        if (point.number in theirs) != (point.number in ours):
+            name = _name(point._replace(begins=(point.number in ours, point.number in theirs)))
+            found.setdefault(name, []).append(point.number)
+    return found

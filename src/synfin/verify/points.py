@@ -1,0 +1,117 @@
+"""One packet as both tools see it: what the reasons of classes.py look at."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from synfin.verify.join import Difference
+from synfin.verify.lives import Packet, end, pair_of
+from synfin.verify.witness import Seen, Step
+
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplicate_acks")
+FLAGS = ("syn", "synack", "fin", "rst")
+PACKET_COLUMNS = ("packets", "payload_bytes", *FLAGS, *MARKS)
+#: The other tool's names of these marks.
+_TSHARK_MARK = {
+    "retransmitted": "retransmission", "out_of_order": "out_of_order", "keep_alives": "keep_alive",
+    "zero_windows": "zero_window", "duplicate_acks": "duplicate_ack",
+}  # fmt: skip
+
+
+class Point(NamedTuple):
+    """A packet as both tools see it, in one column. ``shown`` is the other tool's view, ``step`` synfin's."""
+
+    column: str
+    number: int
+    shown: tuple[Packet, ...]
+    step: Step | None
+    seen: Seen
+    difference: Difference
+    points: Any = ()  #: all packets of the pair, or of the way, that is compared
+    begins: tuple[bool, bool] = (False, False)  #: for a border: whether ours, theirs begins here
+
+    @property
+    def ours(self) -> int:
+        """What the packet adds to the column in synfin."""
+        if self.step is None:
+            return 0
+        if self.column == "packets":
+            return 1
+        return self.step.segment.payload if self.column == "payload_bytes" else int(self.column in self.step.raised)
+
+    @property
+    def packet(self) -> Packet | None:
+        return self.shown[0] if self.shown else None
+
+    @property
+    def theirs(self) -> int:
+        """What it adds in the other tool."""
+        return sum(_adds(packet, self.column) for packet in self.shown)
+
+    @property
+    def skip(self) -> str | None:
+        """The name under which synfin skips the packet."""
+        return self.seen.skipped.get(self.number)
+
+    @property
+    def mine(self) -> dict[str, Any]:
+        """The row of synfin that is compared."""
+        return self.difference.mine[0].whole if self.difference.mine else {}
+
+    @property
+    def described(self) -> Any:
+        """The SYN or SYN-ACK that synfin's columns of this way describe."""
+        way = self.difference.way
+        return self.seen.described.get((self.step.record, self.difference.pair[way or 0])) if self.step else None
+
+    @property
+    def ended(self) -> str | None:
+        """Why the record before this packet ended."""
+        earlier = [row for row in self.seen.rows.values() if row["first_packet"] < self.number and self._same_ends(row)]
+        return max(earlier, key=lambda row: row["first_packet"])["end_reason"] if earlier else None
+
+    def _same_ends(self, row: dict[str, Any]) -> bool:
+        ends = [end(row[f"{side}_ip"], row[f"{side}_port"]) for side in ("client", "server")]
+        return pair_of(*ends) == self.difference.pair
+
+    @property
+    def kind(self) -> str | None:
+        """`rst`, `syn`, `synack` or `plain` by RFC 9293's order."""
+        return self.step.segment.kind if self.step else None
+
+    @property
+    def below_nxt(self) -> int | None:
+        """How far the segment begins below the highest sequence number that its sender had sent before."""
+        nxt = self.step.before.get("nxt") if self.step else None
+        return None if nxt is None or self.step is None else _signed(nxt - self.step.segment.seq)
+
+    @property
+    def outstanding(self) -> bool:
+        """Had the peer sent anything above the segment's acknowledgement?"""
+        nxt = self.step.before.get("peer_nxt") if self.step else None
+        return nxt is not None and self.step is not None and _signed(nxt - self.step.segment.ack) > 0
+
+    def raised(self, *names: str) -> bool:
+        return self.step is not None and bool(self.step.raised & set(names))
+
+    def marked(self, *names: str) -> bool:
+        return self.packet is not None and bool(self.packet.marks & set(names))
+
+
+def _adds(packet: Packet, column: str) -> int:
+    """What a packet adds to a column in the other tool."""
+    flags = packet.flags
+    if column == "payload_bytes":
+        return packet.length or 0
+    if column in _TSHARK_MARK:
+        return int(_TSHARK_MARK[column] in packet.marks)
+    return int({
+        "packets": True, "syn": flags & (SYN | ACK) == SYN, "synack": flags & (SYN | ACK) == SYN | ACK,
+        "fin": bool(flags & FIN), "rst": bool(flags & RST),
+    }[column])  # fmt: skip
+
+
+def _signed(difference: int) -> int:
+    """A difference of sequence numbers, between -2**31 and 2**31 - 1."""
+    return (difference + 2**31) % 2**32 - 2**31

@@ -1,0 +1,51 @@
+"""synfin's rows of every shared capture beside tshark's ready rows: the comparison that the tests judge and `write.py` prints.
+
+tshark itself runs only where a capture's rows differ, to tell which packets they differ in.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+from synfin.verify import tools
+from synfin.verify.join import TSHARK_COLUMNS, Joined, join
+from synfin.verify.lives import synfin_rows
+from synfin.verify.run import settle
+
+ROOT = Path(os.environ.get("SYNFIN_CAPTURES") or "no-folder")
+HAS_TSHARK = shutil.which("tshark") is not None
+
+
+def index(name: str = "INDEX.tsv") -> list[dict[str, str]]:
+    """The rows of a list of captures; none without the folder."""
+    if not (ROOT / name).exists():
+        return []
+    with open(ROOT / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def with_tshark_rows() -> list[dict[str, str]]:
+    """The sound captures in a format that synfin reads and of which tshark's rows are at hand."""
+    return [row for row in index() if "pcap" in row["format"] and (ROOT / "ref" / f"{row['sha256']}.tsv.gz").exists()]
+
+
+def against_tshark(capture: dict[str, str]) -> Joined:
+    """The comparison of one capture; every difference with its reason."""
+    path = str(ROOT / capture["path"])
+    with gzip.open(ROOT / "ref" / f"{capture['sha256']}.tsv.gz", "rt", encoding="utf-8") as file:
+        theirs = list(tools.tshark_rows(file))
+    joined = join("tshark", TSHARK_COLUMNS, synfin_rows(path)[0], theirs)
+    if joined.differences:
+        settle(path, joined, tools.tshark(path))
+    return joined
+
+
+@cache
+def all_against_tshark() -> dict[str, Joined]:
+    """Every shared capture by its path in the folder."""
+    return {capture["path"]: against_tshark(capture) for capture in with_tshark_rows()}
