@@ -17,6 +17,7 @@ BORDERS = "Zeek begins a new connection with any SYN after a close, and 5 s afte
 ANALYSER = "a content analyser told Zeek to look no further (GridFTP data, encrypted payload)"
 LIMIT = "X: a content analyser reached one of its limits"
 REASSEMBLED = "G: Zeek joins the fragments of an outer packet, where we see only the payload in the first one"
+LIMIT_AND_REASSEMBLED = f"{LIMIT}; {REASSEMBLED}"
 NOT_DECODED = "packets that one of the two does not decode (tunnels, fragments)"
 UNEXPLAINED = "unexplained"
 
@@ -65,12 +66,14 @@ def why_different(theirs: dict[str, str], ours: dict | None, cut: Counter) -> st
         return LIMIT
     if ours["zeek_conn_state"] == state and without_gaps(ours["zeek_history"]) == without_gaps(history):
         return REASSEMBLED
+    if ours["zeek_conn_state"] == state and without_gaps(ours["zeek_history"]) == without_gaps(history, "GgXx"):
+        return LIMIT_AND_REASSEMBLED
     return UNEXPLAINED
 
 
-def without_gaps(history: str) -> str:
-    """The letters but G, of either side."""
-    return history.replace("G", "").replace("g", "")
+def without_gaps(history: str, letters: str = "Gg") -> str:
+    """The letters but G (or these), of either side."""
+    return "".join(letter for letter in history if letter not in letters)
 
 
 def compare(theirs: Sequence[dict[str, str]], ours: Sequence[dict], cut: dict[frozenset, Counter]) -> list[Pair]:
