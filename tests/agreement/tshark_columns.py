@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from synfin.verify.points import ACK, SYN, frame_bits, last_frame_bits
+
 Ends = frozenset
 
 
@@ -83,8 +85,6 @@ def stream_flags(
     return runs
 
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-
 EQUAL = "equal"
 ONE_PASS = "tshark on one pass prints for each frame what the frames before it set: the stream's last frame is missing"
 TWO_PASSES = "on the second pass tshark counts the stream's first frame like any other"
@@ -96,26 +96,12 @@ NOT_DECODED = "packets that one of the two does not take for TCP between these e
 UNEXPLAINED = "unexplained"
 
 
-def frame_sets(flags: int, payload: int) -> int:
-    """The bits that a frame adds (FIELD C4), unless it is the stream's first."""
-    bits = {SYN | ACK: 2, ACK: 8 if payload else 4}.get(flags & (SYN | ACK), 0)
-    return bits | (16 if flags & FIN and flags & ACK else 0) | (32 if flags & RST else 0)
-
-
-def last_frame_sets(run: list[tuple[int, int]]) -> int:
-    """The bits that a stream's last frame adds; the first frame adds only that of its SYN, with payload also data."""
-    flags, payload = run[-1]
-    if len(run) > 1:
-        return frame_sets(flags, payload)
-    return 0 if flags & (SYN | ACK) != SYN else 9 if payload else 1
-
-
 def completeness_class(row: dict, stream: dict[str, str], run: list[tuple[int, int]] | None) -> str:
     """Why the two completeness values are what they are, for a record that is exactly the stream."""
     ours, theirs = row["wireshark_completeness"], int(stream["completeness"] or 0)
     if ours == theirs:
         return EQUAL
-    whole = theirs | last_frame_sets(run) if run else theirs
+    whole = theirs | last_frame_bits(run) if run else theirs
     if ours == whole:
         return ONE_PASS
     if ours == whole | 1 and run[0][0] & (SYN | ACK) == SYN:
@@ -130,7 +116,7 @@ def two_pass_class(ours: int, theirs: int, run: list[tuple[int, int]] | None) ->
     """The same for what tshark says on two passes."""
     if ours == theirs:
         return EQUAL
-    if run and theirs == ours | frame_sets(*run[0]):
+    if run and theirs == ours | frame_bits(*run[0]):
         return TWO_PASSES
     if run and ours == theirs | 1 and run[0][0] & (SYN | ACK) == SYN:
         return FORETOLD

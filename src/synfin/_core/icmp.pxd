@@ -17,8 +17,8 @@ cdef enum:
     ICMPV6_TIME_EXCEEDED = 3
     ICMPV6_PARAMETER_PROBLEM = 4
 
-# Before: the cursor stands at the error's header, segment.ip_version is the error's. After, with segment.quoted: addresses,
-# ports and sequence number are those of the quoted segment; its other fields say nothing.
+# Before: the cursor stands at the error's header, segment.ip_version is the error's. After, with segment.quoted:
+# addresses, ports and sequence number are those of the quoted segment; its other fields say nothing.
 cdef inline void read_quote(const Cursor* error, Segment* segment) noexcept nogil:
     cdef Cursor quote = error[0]
     segment.quoted = 0

@@ -161,7 +161,9 @@ def packets_between(PacketBatch batch not None, set ends not None, uint16_t flag
     cdef uint32_t i
     found = []
     for i in range(batch.c.count):
-        if decode_packet(&batch.c.packets[i], &segment, &tunnel, False) == VD_SEGMENT and (not flags or segment.flags & flags):
+        if decode_packet(&batch.c.packets[i], &segment, &tunnel, False) != VD_SEGMENT:
+            continue
+        if not flags or segment.flags & flags:
             key_of(&segment, False, False, 0, &key)
             if (<const char*>key.addr)[:36] in ends:
                 found.append(i)

@@ -565,7 +565,8 @@ cdef class Tracker:
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
         names = (
-            "flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels", "others", "held_others",
+            "flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels", "others",
+            "held_others",
         )
         parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)

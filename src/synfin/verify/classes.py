@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from synfin.schema import ENUMS
-from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, Point
+from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, WHOLE_COLUMNS, Point
 
 #: tshark's names of the layers that synfin decodes.
 DECODED = {
@@ -383,6 +383,39 @@ CLASSES: tuple[Class, ...] = (
         lambda p: p.difference.theirs is not None and p.difference.ours is not None,
         "tshark's figure ends at the first segment with ACK and without SYN, from either end; synfin's where both SYNs are "
         "acknowledged.",
+    ),
+    # --- As tshark says it ------------------------------------------------------------------------------------------------
+    Class(
+        "beside_undecoded",
+        WHOLE_COLUMNS,
+        lambda p: any(point.packet and not point.step and point.skip for point in p.points),
+        "The stream holds packets that synfin skips by name (a layer that is not decoded, a header that is cut or contradicts "
+        "itself).",
+    ),
+    Class(
+        "before_last_frame",
+        ("wireshark_completeness",),
+        lambda p: p.difference.ours == p.completed,
+        "tshark on one pass prints for each frame what the frames before it set: what the stream's last frame adds is "
+        "missing.",
+    ),
+    Class(
+        "announced_stream",
+        ("wireshark_completeness",),
+        lambda p: p.difference.ours == p.completed | 1,
+        "A control connection (FTP) announced the stream, so that it is not new to tshark with its SYN.",
+    ),
+    Class(
+        "length_of_fragment",
+        ("wireshark_completeness",),
+        lambda p: any(point.step is not None and point.step.fragment for point in p.points),
+        "A first fragment carries payload; tshark gives no payload length before the packet is put together.",
+    ),
+    Class(
+        "not_shown",
+        ("wireshark_initial_rtt",),
+        lambda p: p.difference.theirs is None,
+        "tshark prints the initial round trip only beside other analysis of a later frame, and this stream has none.",
     ),
     Class(
         "rtt_without_syn",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from synfin.verify.classes import CLASSES
 from synfin.verify.join import Difference, match
 from synfin.verify.lives import Life, Packet, Pair, pair_of
-from synfin.verify.points import PACKET_COLUMNS, Point
+from synfin.verify.points import PACKET_COLUMNS, WHOLE_COLUMNS, Point
 from synfin.verify.witness import Seen, Step
 
 UNEXPLAINED = "unexplained"
@@ -67,6 +67,9 @@ def explain(difference: Difference, evidence: Evidence) -> None:
         found = _border(difference, evidence)
     elif column in ("first_seen", "last_seen"):
         found = _extreme(difference, evidence)
+    elif column in WHOLE_COLUMNS:
+        points = _points(difference, evidence, column)
+        found = {_name(points[-1]._replace(points=points)): [points[-1].number]} if points else {}
     else:
         found = _by_first(difference, evidence)
     difference.parts = [(name, tuple(numbers[:_MOST_PACKETS])) for name, numbers in found.items()] or [

@@ -12,11 +12,27 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplicate_acks")
 FLAGS = ("syn", "synack", "fin", "rst")
 PACKET_COLUMNS = ("packets", "payload_bytes", *FLAGS, *MARKS)
+WHOLE_COLUMNS = ("wireshark_completeness", "wireshark_initial_rtt")  #: that all packets of a stream give together
 #: The other tool's names of these marks.
 _TSHARK_MARK = {
     "retransmitted": "retransmission", "out_of_order": "out_of_order", "keep_alives": "keep_alive",
     "zero_windows": "zero_window", "duplicate_acks": "duplicate_ack",
 }  # fmt: skip
+
+
+def frame_bits(flags: int, payload: int) -> int:
+    """What a frame adds to tshark's completeness, unless it is the stream's first: SYN-ACK 2, ACK 4, data 8, FIN 16, RST 32."""
+    bits = {SYN | ACK: 2, ACK: 8 if payload else 4}.get(flags & (SYN | ACK), 0)
+    return bits | (16 if flags & FIN and flags & ACK else 0) | (32 if flags & RST else 0)
+
+
+def last_frame_bits(run: list[tuple[int, int]]) -> int:
+    """What the last of a stream's frames adds, given as (flags, payload bytes). The first adds only its SYN, and with
+    payload also data."""
+    flags, payload = run[-1]
+    if len(run) > 1:
+        return frame_bits(flags, payload)
+    return 0 if flags & (SYN | ACK) != SYN else 9 if payload else 1
 
 
 class Point(NamedTuple):
@@ -91,6 +107,12 @@ class Point(NamedTuple):
         """Had the peer sent anything above the segment's acknowledgement?"""
         nxt = self.step.before.get("peer_nxt") if self.step else None
         return nxt is not None and self.step is not None and _signed(nxt - self.step.segment.ack) > 0
+
+    @property
+    def completed(self) -> int:
+        """The other tool's completeness with what the stream's last frame adds."""
+        run = [(packet.flags, packet.length or 0) for point in self.points for packet in point.shown]
+        return (self.difference.theirs or 0) | (last_frame_bits(run) if run else 0)
 
     def raised(self, *names: str) -> bool:
         return self.step is not None and bool(self.step.raised & set(names))
