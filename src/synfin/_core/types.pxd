@@ -96,12 +96,12 @@ cdef struct Segment:
     uint16_t vlan_id         # outermost VLAN ID of the outermost frame
     uint16_t ip_id           # IPv4 identification; 0 for IPv6
     uint16_t options_len     # captured bytes of TCP options
-    const uint8_t* options   # borrowed like the packet
-    const Tunnel* tunnel     # NULL: not in a tunnel
-    const uint8_t* ip        # the IP header next to TCP, likewise; its fixed part was captured
     uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
     uint8_t icmp_type        # valid with `quoted`, like icmp_code
     uint8_t icmp_code
+    const uint8_t* options   # borrowed like the packet
+    const Tunnel* tunnel     # NULL: not in a tunnel
+    const uint8_t* ip        # the IP header next to TCP, likewise; its fixed part was captured
 
 # TCP options of one segment, read only where they matter (SYN, SYN-ACK, timestamp echoes).
 cdef struct Options:
