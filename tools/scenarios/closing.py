@@ -148,3 +148,25 @@ def resent_fin_in_time_wait():
     d.ack(d.b)
     d.icmp(d.packets[0], 0, 0, step=30 * SECOND)
     return d
+
+
+@scenario({"close": "fin_4way", "closer": "client", "client_state": "TIME-WAIT", "server_state": "CLOSED",
+           "client_unique_bytes": 100, "server_unique_bytes": 50, "client_missing_bytes": 0, "odd_segments": 0})  # fmt: skip
+def fins_that_wrap():
+    """The client's FIN is sequence number 2^32 - 1, so that its acknowledgement is 0; the server's FIN is 0."""
+    d = Dialogue(a_isn=2**32 - 102, b_isn=2**32 - 51).handshake()
+    d.data(d.a, 100)
+    d.data(d.b, 50)
+    return d.close()
+
+
+@scenario({"close": "half_closed", "payload_bytes_after_fin": 200, "server_unique_bytes": 200, "odd_segments": 0,
+           "server_missing_bytes": 0})  # fmt: skip
+def data_that_wraps_after_a_fin():
+    """The server's data after the client's FIN pass 2^32."""
+    d = Dialogue(b_isn=2**32 - 101).handshake()
+    d.fin(d.a)
+    d.ack(d.b)
+    d.data(d.b, 200)
+    d.ack(d.a)
+    return d

@@ -185,6 +185,22 @@ def syn_ack_that_answers_nothing():
     return [*d.packets, _later(d)]
 
 
+@scenario({**OPEN, "client_packets": 4, "client_capture_duplicates": 1, "server_capture_duplicates": 0, "syn_count": 2,
+           "synack_count": 1, "vlan_variants": 1, "vlan_id": 10}, duplicates="count")  # fmt: skip
+def a_copy_and_a_resend():
+    """A span port shows the first SYN on two VLANs, 20 µs apart: the second is a copy, and nothing but its count looks at
+    it. The SYN that comes a second later is a resend."""
+    d = Dialogue(vlans=(10,))
+    d.syn(d.a)
+    d.vlans = (20,)
+    d.syn(d.a, step=20_000)
+    d.vlans = (10,)
+    d.syn(d.a, step=SECOND)
+    d.synack(d.b)
+    d.data(d.a, 10)
+    return d
+
+
 def _later(d: Dialogue) -> Captured:
     """A packet of nobody that moves the clock."""
     return d.icmp(d.packets[0], 0, 0)

@@ -80,3 +80,12 @@ def challenge_ack_answered_by_a_client_that_forgot():
     d.reborn(a_isn=3_000_000, b_isn=8000)
     d.wait(SECOND)
     return d.handshake()
+
+
+@scenario({"close": "rst", "rst_by": "server", "rst_rejected": 1, "server_rst_count": 2})
+def rst_across_the_wrap():
+    """The window of the client spans 2^32: a RST at 0 is inside, one just below the expected number is not."""
+    d = Dialogue(b_isn=2**32 - 11).handshake()
+    d.rst(d.b, seq=2**32 - 11)
+    d.rst(d.b, seq=0)
+    return d
