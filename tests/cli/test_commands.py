@@ -115,3 +115,16 @@ def test_help_and_columns_import_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("capture", "message"),
+    [
+        ("-", "standard input is no file"), (".", ". is no file"), ("nothing.pcap", "no such file"), ("*.pcap", "no such file"),
+    ],
+)  # fmt: skip
+def test_verify_takes_files_only(synfin, tmp_path, monkeypatch, capture, message):
+    (tmp_path / "x.pcap").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = synfin("verify", capture)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1
