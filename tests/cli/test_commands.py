@@ -37,6 +37,13 @@ def test_types_are_those_of_the_arrow_schema(synfin):
         assert row["type"] == names.get(kind, kind)
 
 
+@pytest.mark.parametrize(("width", "longest"), [("80", 80), ("60", 60), ("200", 96)])
+def test_columns_fit_the_terminal(synfin, monkeypatch, width, longest):
+    monkeypatch.setenv("COLUMNS", width)
+    lines = synfin("columns")[1].splitlines()
+    assert longest - 8 < max(map(len, lines)) <= longest
+
+
 @pytest.mark.parametrize("kind", ["text", "markdown"])
 @pytest.mark.parametrize("table", TABLES)
 def test_columns_for_people(synfin, table, kind):
