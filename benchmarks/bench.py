@@ -138,6 +138,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str | Path]]:
     track = [sys.executable, "-m", "synfin", "track", path]
     return {
         "track": track,
+        "copies counted": [*track, "--duplicates", "count"],
         "track to Parquet": [*track, "-o", folder / "bench.parquet"],
         "floor": [HERE / "build/floor", path],
     }
@@ -155,7 +156,7 @@ def bench_speed(cases: list[Case], folder: Path, runs: int, raw: list[Row]) -> l
         floor_cpu = None
         for name, command in reversed(commands(path, folder).items()):
             wall, cpu = (a - b for a, b in zip(repeat(case.name, name, command, runs, raw), start[name], strict=True))
-            floor_cpu = floor_cpu or cpu  # the first of the three
+            floor_cpu = floor_cpu or cpu  # the first of them
             rows.append(Speed(case.name, name, case.packets, cpu, wall, case.packets / cpu / 1e6, cpu / floor_cpu))
             print(speed_line(rows[-1]), flush=True)
     return rows

@@ -236,7 +236,7 @@ def default_names(table: str) -> list[str]:
 
 
 #: Packets that belong to no record are counted under one of these names (the accounting identity of every run).
-#: A link layer or Ethernet type that is not decoded counts under `link_type_N` instead.
+#: A link type that is not decoded counts under `link_type_N` instead.
 SKIPS: tuple[tuple[str, str], ...] = (
     ("not_ip", "The link layer carries something other than IPv4 or IPv6 (ARP, LLDP, spanning tree, ...)."),
     ("not_tcp", "IP carries something other than TCP, or a tunnel that carries no IP."),

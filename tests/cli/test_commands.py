@@ -37,6 +37,13 @@ def test_types_are_those_of_the_arrow_schema(synfin):
         assert row["type"] == names.get(kind, kind)
 
 
+@pytest.mark.parametrize(("width", "longest"), [("80", 80), ("60", 60), ("200", 96)])
+def test_columns_fit_the_terminal(synfin, monkeypatch, width, longest):
+    monkeypatch.setenv("COLUMNS", width)
+    lines = synfin("columns")[1].splitlines()
+    assert longest - 8 < max(map(len, lines)) <= longest
+
+
 @pytest.mark.parametrize("kind", ["text", "markdown"])
 @pytest.mark.parametrize("table", TABLES)
 def test_columns_for_people(synfin, table, kind):
@@ -115,3 +122,16 @@ def test_help_and_columns_import_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("capture", "message"),
+    [
+        ("-", "standard input is no file"), (".", ". is no file"), ("nothing.pcap", "no such file"), ("*.pcap", "no such file"),
+    ],
+)  # fmt: skip
+def test_verify_takes_files_only(synfin, tmp_path, monkeypatch, capture, message):
+    (tmp_path / "x.pcap").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = synfin("verify", capture)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1

@@ -85,11 +85,11 @@ def test_optional_columns_are_added_where_they_are_asked_for():
     ("arguments", "message"),
     [
         (("flow",), "no table"),
-        (("flows", ["+client_ip"]), "only once"),
+        (("flows", ["+client_ip"]), "'client_ip' is named twice; .NAMES adds"),
         (("flows", ["client_ip", "+zeek_history"]), "no column '.zeek_history'"),
         (("flows", ["clientip"]), "did you mean 'client_ip'"),
         (("flows", ["zzzzzz"]), "synfin columns --table flows"),
-        (("flows", ["client_ip", "client_ip"]), "only once"),
+        (("flows", ["client_ip", "client_ip"]), "'client_ip' is named twice"),
         (("flows", []), "at least one"),
         (("flows", None, "spark"), "no profile"),
     ],

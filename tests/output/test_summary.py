@@ -1,6 +1,7 @@
 """The summary: servers with failures, the sum of packets, and text that fits a terminal."""
 
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from fakes import FakeBlock
 
 from synfin.output import render
 from synfin.output.arrow import Layout
-from synfin.output.summary import FLOW_COLUMNS, FirstRows, Servers
+from synfin.output.summary import FLOW_COLUMNS, FirstRows, Servers, quantiles
 
 HANDSHAKES = ("complete", "unanswered", "refused", "half_open", "not_seen")
 
@@ -92,6 +93,16 @@ SUMMARY = {
         "packets": 18_934_222_111, "in_records": 18_000_000_000, "not_tcp": 934_222_000, "fragment": 111, "holds": True,
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 99, 100, 101])
+def test_a_quantile_of_the_last_rank_is_the_largest_value(count):
+    """Nearest rank over `count` values of which the buckets' middles are known, and the largest exactly."""
+    middles = {name: 100 + math.ceil(count * percent / 100) for name, percent in (("p50", 50), ("p90", 90), ("p99", 99))}
+    top = 100 + count + 7
+    wanted = {name: top if middle == 100 + count else middle for name, middle in middles.items()}
+    assert quantiles({"count": count, **middles, "max": top}) == {"count": count, **wanted, "max": top}
+    assert quantiles({"count": count, **dict.fromkeys(middles, 500), "max": 400})["p50"] == 400
 
 
 def test_losses_are_told_where_they_are_known():

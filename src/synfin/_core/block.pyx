@@ -110,7 +110,7 @@ cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint w
 
 
 cdef void sink_close(Sink* sink) noexcept:
-    cdef int i
+    cdef size_t i
     for i in range(sizeof(sink.columns) // sizeof(sink.columns[0])):
         free(sink.columns[i].values)
         free(sink.columns[i].valid)

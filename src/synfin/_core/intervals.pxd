@@ -78,7 +78,7 @@ cdef inline int64_t rtt_bucket_middle(uint32_t bucket) noexcept nogil:
 cdef inline int64_t rtt_quantile(const RttHistogram* h, int percent) noexcept nogil:
     cdef uint64_t rank = (h.samples * <uint64_t>percent + 99) // 100
     cdef uint64_t below = 0
-    cdef uint32_t bucket
+    cdef int bucket
     for bucket in range(RTT_BUCKETS):
         below += h.buckets[bucket]
         if below >= rank:

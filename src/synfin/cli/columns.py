@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 
 import click
@@ -20,8 +21,8 @@ def columns(table: str, kind: str) -> None:
     """Print the columns of a table: name, type, values, and what each one means.
 
     Null means not seen; a count of nothing is 0. Columns marked (o) are written, and kept, only where --columns asks for
-    them: --columns +zeek_history,community_id adds two to the default ones. With --profile lakehouse, instants are timestamp[us, UTC] beside an
-    int64 column NAME_ns, and every dictionary is a plain string.
+    them: --columns +zeek_history,community_id adds two to the default ones. With --profile lakehouse, instants are
+    timestamp[us, UTC] beside an int64 column NAME_ns, and every dictionary is a plain string.
     """
     rows = columns_of(table)
     if kind == "json":
@@ -50,13 +51,14 @@ def _as_data(column: Column) -> dict[str, object]:
 def _text(rows: tuple[Column, ...]) -> list[str]:
     lines: list[str] = []
     group = None
+    width = max(40, min(96, shutil.get_terminal_size((96, 24)).columns))
     for column in rows:
         if column.group != group:
             group = column.group
             lines += [*([""] if lines else []), group.upper()]
         lines.append(f"{column.name}  ({type_name(column)}){'  (o)' if column.optional else ''}")
         doc = column.doc.replace("`", "") + (f" One of: {', '.join(values(column))}." if values(column) else "")
-        lines += textwrap.wrap(doc, 96, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(doc, width, initial_indent="    ", subsequent_indent="    ")
     return lines
 
 

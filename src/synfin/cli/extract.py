@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from synfin.cli.options import End, narrowing_from, narrowing_options, settings_from, settings_options
 from synfin.cli.progress import Progress
 from synfin.errors import ConfigError, SynfinError
+from synfin.output.render import endpoint
 from synfin.run import Run
 from synfin.settings import Selection, Settings
 
@@ -85,7 +87,7 @@ class _Extraction:
         for warning in run.report.warnings:
             click.echo(f"synfin: {warning}", err=True)
         if not records:
-            raise SynfinError("no connection matches; nothing was written")
+            raise SynfinError(f"no connection matches {_asked(self._selection)}; nothing was written")
         self._copy(wanted, path)
         what = f"{len(wanted):,} packet{'s' * (len(wanted) != 1)} of {records:,} connection{'s' * (records != 1)}"
         click.echo(f"{what}: {path or 'standard output'}", err=path is None)
@@ -115,6 +117,16 @@ class _Extraction:
         except BaseException:
             file.abort()
             raise
+
+
+def _asked(selection: Selection) -> str:
+    # 2001:db8::1:443 is an address without a port, which is told best by reading it back.
+    asked = [] if selection.flow_id is None else [f"flow {selection.flow_id}"]
+    for name, end in (("client", selection.client), ("server", selection.server)):
+        if end is not None:
+            address, port = str(ip_address(end[0])), end[1]
+            asked.append(f"{name} {address} (any port)" if port is None else f"{name} {endpoint(address, port)}")
+    return " and ".join(asked)
 
 
 def _copy_packets(source: CaptureInput, wanted: array[int], file: Any) -> int:

@@ -32,9 +32,9 @@ def cli() -> None:
     synfin track capture.pcap                     summary
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
-    synfin explain capture.pcap --first 1         one connection, segment by segment
-    synfin extract x.pcap --client 10.0.0.7 -o y.pcapng   its packets
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
+    synfin explain capture.pcap --first 1         one connection, segment by segment
+    synfin extract x.pcap --flow ID -o y.pcapng   its packets
     synfin verify capture.pcap                    the rows beside what tshark says
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
+
+from synfin.errors import ConfigError
 
 
 @click.command(short_help="Compare the rows with tshark's.")
@@ -20,6 +23,7 @@ def verify(captures: tuple[str, ...], as_json: bool) -> int:
 
     Exit codes: 0 nothing is unexplained, 1 something is, 2 wrong call or not a capture.
     """
+    _check(captures)
     from synfin.verify.report import as_data, as_text
     from synfin.verify.run import verify as verify_one
 
@@ -29,3 +33,13 @@ def verify(captures: tuple[str, ...], as_json: bool) -> int:
     else:
         click.echo("\n".join(as_text(report) for report in reports), nl=False)
     return 1 if any(report.unexplained for report in reports) else 0
+
+
+def _check(captures: tuple[str, ...]) -> None:
+    # Every tool reads the file for itself, and the slow tracker once more.
+    for capture in captures:
+        if capture == "-" or (os.path.exists(capture) and not os.path.isfile(capture)):
+            what = "standard input" if capture == "-" else capture
+            raise ConfigError(f"{what} is no file, and verify reads it more than once; name the files themselves")
+        if not os.path.exists(capture):
+            raise ConfigError(f"{capture}: no such file")

@@ -47,8 +47,10 @@ def select(table: str, names: Sequence[str] | None) -> tuple[Column, ...]:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"`synfin columns --table {table}` lists them"
             raise ConfigError(f"the table {table} has no column {name!r}; {hint}")
-    if not names or len(set(names)) < len(names):
-        raise ConfigError("columns must name at least one column, and each only once")
+    if not names:
+        raise ConfigError("columns must name at least one column")
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ConfigError(f"the column {twice[0]!r} is named twice; +NAMES adds to the default ones")
     return tuple(known[name] for name in names)
 
 

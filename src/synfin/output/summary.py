@@ -114,7 +114,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "at_end": gauges,
         "half_open_peak": stats["half_open_peak"],
         "time_wait_peak": stats["time_wait_peak"],
-        "rtt": {side: _below_max(values) for side, values in stats["rtt"].items()},
+        "rtt": {side: quantiles(values) for side, values in stats["rtt"].items()},
         "worst_servers": {failure: servers.worst(failure) for failure in FAILURES},
         "failing_servers": {failure: servers.failing(failure) for failure in FAILURES},
         "worst_servers_error": servers.error,
@@ -127,10 +127,15 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
     }
 
 
-def _below_max(values: dict[str, int | None]) -> dict[str, int | None]:
-    # A quantile is the middle of a histogram's bucket and may lie above the largest value, which is exact.
-    top = values["max"]
-    return {name: value if name == "count" or value is None else min(value, top) for name, value in values.items()}
+def quantiles(values: dict[str, Any]) -> dict[str, Any]:
+    """A histogram's count, p50, p90, p99 and max with the largest value, which is exact, where a quantile must be it.
+
+    A quantile is the middle of a bucket: it may lie above the largest value, or below it although it has the last rank.
+    """
+    count, top = values["count"], values["max"]
+    ranks = {"p50": 50, "p90": 90, "p99": 99}
+    last = [name for name, percent in ranks.items() if count and count * percent > (count - 1) * 100]
+    return values | {name: top if name in last else min(values[name], top) for name in ranks if count}
 
 
 def file_metadata(run: Run, command: str) -> dict[str, str]:

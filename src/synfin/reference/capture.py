@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import struct
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lz4.frame
 import zstandard
@@ -25,9 +28,24 @@ def _unzstd(data: bytes) -> bytes:
     return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
 
 
+def _unpack(open_packed: Callable[[io.BytesIO], Any]) -> Callable[[bytes], bytes]:
+    """From what opens a packed file, a function that unpacks as much as is there of one that may be cut or corrupt."""
+
+    def unpack(data: bytes) -> bytes:
+        parts, file = [], open_packed(io.BytesIO(data))
+        try:
+            while part := file.read1(1 << 16):
+                parts.append(part)
+        except (EOFError, OSError, RuntimeError, lzma.LZMAError, zlib.error):  # the fast readers say what is wrong
+            pass
+        return b"".join(parts)
+
+    return unpack
+
+
 PACKERS = {
-    b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress,
-    b"\x28\xb5\x2f\xfd": _unzstd, b"\x04\x22\x4d\x18": lz4.frame.decompress,
+    b"\x1f\x8b": _unpack(gzip.open), b"BZh": _unpack(bz2.open), b"\xfd7zXZ": _unpack(lzma.open),
+    b"\x28\xb5\x2f\xfd": _unzstd, b"\x04\x22\x4d\x18": _unpack(lz4.frame.open),
 }  # fmt: skip
 LATEST = (1 << 62) - 1  # ns since 1970, in the year 2116: a timestamp beyond is taken for this one
 SECTION, INTERFACE, OLD_PACKET, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6

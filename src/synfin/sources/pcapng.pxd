@@ -288,7 +288,7 @@ cdef inline bint _is_read(uint32_t kind, uint32_t length) noexcept nogil:
 cdef inline Framed pcapng_next(Framer* f, PacketRef* out) noexcept nogil:
     cdef const uint8_t* b
     cdef uint32_t kind, length, size, tail, seen
-    cdef Framed result
+    cdef Framed result = FR_NEED
     f.format = FM_PCAPNG
     while True:
         if f.skip_block and _skip(f) != FR_PACKET:
