@@ -1,4 +1,4 @@
-"""Hostile bytes in every layer, by both decoders: each byte of each header lying, chains without end, quotes of quotes."""
+"""Hostile bytes in every layer, by both decoders: each byte of each header lying, chains without end, random frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_link import HEADERS, V4, V6
 from test_radio import WHOLE
-from test_tunnel import A, B, ETHERNET, RAW, both, packet
+from test_tunnel import ETHERNET, RAW, A, B, both, packet
 
 from dialogue import ethernet, ipv4, ipv6, tcp
 from synfin import schema
