@@ -9,7 +9,7 @@ from scenarios import scenario
 @scenario({"close": "open", "rst_rejected": 3, "server_rst_count": 3, "rst_by": None, "end_reason": "end_of_input",
            "client_state": "ESTABLISHED"})  # fmt: skip
 def blind_rst_outside_the_window():
-    """An attacker guesses: below what was acknowledged, far above the window, and just beyond it."""
+    """An attacker guesses: below what was acknowledged, far above the window, and just beyond it. The talk goes on."""
     d = Dialogue().handshake()
     d.data(d.b, 100)
     d.ack(d.a)
@@ -17,6 +17,7 @@ def blind_rst_outside_the_window():
     d.rst(d.b, seq=5101 + 10_000_000)
     d.rst(d.b, seq=5101 + 65535)
     d.data(d.a, 10)
+    d.ack(d.b)
     return d
 
 

@@ -72,9 +72,9 @@ cdef inline void one_option(const uint8_t* p, uint32_t size, Options* options) n
     elif kind == KIND_MPTCP and size >= 3:
         options.has |= OPT_MPTCP
     elif kind == KIND_FAST_OPEN:
-        options.fast_open = fast_open_kind(size - 2)
+        options.fast_open = fast_open_kind(size - 2) or options.fast_open
     elif kind == KIND_EXPERIMENT and size >= 4 and be16(p + 2) == FAST_OPEN_MAGIC:
-        options.fast_open = fast_open_kind(size - 4)
+        options.fast_open = fast_open_kind(size - 4) or options.fast_open
 
 
 # All options of a segment. An option with a length below 2 or past the captured options ends the walk uncounted, as

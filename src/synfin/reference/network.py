@@ -39,7 +39,7 @@ class Packet:
             kind = self.data[self.body]
             if self.version == 4 and self.protocol == ip.IP_PROTO_ICMP and kind in ICMP_ERRORS:
                 return "icmp_error"
-            if self.version == 6 and self.protocol == ip.IP_PROTO_ICMP6 and 1 <= kind < icmp6.ICMP6_ECHO_REQUEST:
+            if self.version == 6 and self.protocol == ip.IP_PROTO_ICMP6 and kind < icmp6.ICMP6_ECHO_REQUEST:
                 return "icmp_error"
         return "not_tcp"
 

@@ -115,10 +115,17 @@ def parse_options(data: bytes) -> Options:
             found.sack_permitted = True
         elif kind == 8 and len(value) == 8:
             found.timestamps = struct.unpack("!II", value)
-        elif kind == 30:
+        elif kind == 30 and value:  # its subtype (RFC 8684 section 3)
             found.mptcp = True
         elif kind == 34:
-            found.fast_open = "cookie" if value else "request"
+            found.fast_open = fast_open(value) or found.fast_open
         elif kind == 254 and value[:2] == b"\xf9\x89":
-            found.fast_open = "cookie" if value[2:] else "request"
+            found.fast_open = fast_open(value[2:]) or found.fast_open
     return found
+
+
+def fast_open(cookie: bytes) -> str | None:
+    """What a Fast Open option says: a cookie has 4 to 16 bytes, an even number (RFC 7413 section 4.1.1)."""
+    if not cookie:
+        return "request"
+    return "cookie" if len(cookie) in range(4, 17, 2) else None
