@@ -140,8 +140,9 @@ cdef inline bint is_copy(Core* core, const Stages* stages, const PacketRef* pack
             and take_duplicate(&core.firsts, &stages.segments[stages.at], packet, stages.fingerprints[stages.at],
                                core.clock))
 
-cdef inline void count_or_skip_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
+cdef inline void count_or_skip_copy(Core* core, Stages* stages, const PacketRef* packet) noexcept nogil:
     cdef const Key* key = &stages.keys[stages.at]
+    stages.verdicts[stages.at] = VD_CAPTURE_DUPLICATE
     if core.config.duplicates != DUP_COUNT or not track_copy(core, &stages.segments[stages.at], packet, key):
         count_skip(core, VD_CAPTURE_DUPLICATE, packet)
     elif core.watch != NULL:
@@ -554,6 +555,23 @@ cdef class Tracker:
             return live_record(self.core, &batch.c.packets[at], self.files, self.interfaces)
         finally:
             self.busy = False
+
+    def fate(self):
+        """What became of the last packet that was fed.
+
+        Returns
+        -------
+        (str or None, int or None) : the name of its skip, None for a segment of a record (a copy that counts in a record
+            is called `capture_duplicate` all the same); and where capture duplicates are looked for, a number that it
+            shares with what it is a copy of, and with nothing else of the run.
+        """
+        cdef int verdict
+        if self.stages.count == 0:
+            raise SynfinError("no packet was fed")
+        verdict = self.stages.verdicts[self.stages.count - 1]
+        judged = self.core.config.duplicates != DUP_KEEP and verdict in (VD_SEGMENT, VD_CAPTURE_DUPLICATE)
+        name = "link_type" if verdict == VD_LINK_TYPE else schema.SKIPS[verdict][0]
+        return None if verdict == VD_SEGMENT else name, self.core.firsts.last if judged else None
 
     cdef int _enter(self) except -1:
         if self.busy:

@@ -382,8 +382,17 @@ def _time_wait(step: Step) -> str | None:
 RESULTS: Table = (("closed", _closed), ("time_wait", _time_wait))
 
 
+def _original(step: Step) -> str:
+    file, place = step.copy_of or ("", 0)
+    if not place:
+        return "a copy of an earlier packet"
+    return f"a copy of packet {place}" + (f" of {file}" if file != step.file else "")
+
+
 def words(step: Step) -> list[tuple[str, str]]:
     """What the segment did, as (name of the rule, words)."""
+    if step.copy_of is not None:
+        return [("capture_duplicate", f"{_original(step)}: counts in packets, ip_bytes and capture_duplicates only")]
     flags = step.segment["flags"]
     table = RSTS if flags & RST else OTHERS if not flags & SYN else SYNACKS if flags & ACK else SYNS
     said = [(name, rule(step)) for part in (BORDERS, table, RESULTS) for name, rule in part]
