@@ -2,12 +2,12 @@
 # is held beside a record until something proves that it opened a new connection.
 from libc.stdint cimport int64_t, uint32_t
 
+from synfin._core.copies cimport copies_of, note_offer, read_opening, ring_at, ring_push, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.data cimport note_vlan
-from synfin._core.opening cimport (
-    acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts,
-)
+from synfin._core.opening cimport is_late_opening
 from synfin._core.others cimport hold_others
+from synfin._core.roundtrip cimport acks_syn
 from synfin._core.tcp cimport tcp_options
 
 # What a segment means for the borders of the record that its key found.

@@ -137,9 +137,9 @@ def quoted(bytes data not None, int link_type, wire_len=None) -> dict | None:
 
     Returns
     -------
-    None where the packet is no ICMP error that quotes a segment. Otherwise a dict: addresses (16 bytes), ports and `seq` of
-    the quoted segment; `icmp_type` and `icmp_code`; `unreachable`: it says that the segment did not arrive; `from` and
-    `to`: the addresses of the error itself.
+    None where the packet is no ICMP error that quotes a segment. Otherwise a dict: addresses (16 bytes), ports and `seq`
+    of the quoted segment; `icmp_type` and `icmp_code`; `unreachable`: it says that the segment did not arrive; `from`
+    and `to`: the addresses of the error itself.
     """
     cdef PacketRef packet
     cdef Segment segment
