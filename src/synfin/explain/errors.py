@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from synfin._core import probe
+from synfin.explain.changes import distance
 from synfin.explain.steps import IcmpError
-from synfin.explain.words import distance
 from synfin.output.render import number
 
 _UNREACHABLE = {
