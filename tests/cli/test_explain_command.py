@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from small import PACKETS, ROWS
 
+import libpcap
 from dialogue import SECOND, Dialogue, write_pcap
 from rows import fast
+from synfin import read
 from synfin.explain.render import Text
 
 GOLDEN = """\
@@ -173,6 +175,39 @@ def test_settings_are_those_of_track(synfin, tmp_path):
     assert len(json.loads(synfin("explain", path, "--first", "9", "--json")[1])["connections"]) == 1
     short = json.loads(synfin("explain", path, "--first", "9", "--json", "--time-wait", "10s")[1])
     assert [len(connection["segments"]) for connection in short["connections"]] == [7, 1]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_record_of_a_narrowed_run(synfin, tmp_path, late):
+    """Narrowed, the record begins with another packet, and its flow_id is another one."""
+    d = Dialogue().handshake()
+    d.data(d.a)
+    d.close()
+    path = write_pcap(tmp_path / "in.pcap", d.packets)
+    start = d.packets[3].time_ns
+    options = (
+        ["--from", f"{start // SECOND}.{start % SECOND:09}"]
+        if late
+        else ["--to", f"{start // SECOND}.{start % SECOND:09}"]
+    )
+    (row,) = read(path, **({"start": start} if late else {"end": start})).select(["flow_id"]).to_pylist()
+    code, out, _ = synfin("explain", path, "--json", "--flow", row["flow_id"], *options)
+    (connection,) = json.loads(out)["connections"]
+    assert code == 0
+    assert [segment["packet"] for segment in connection["segments"]] == ([4, 5, 6, 7, 8] if late else [1, 2, 3])
+    assert (synfin("explain", path, "--flow", row["flow_id"])[0] == 2) == late
+
+
+@libpcap.needs_libpcap
+def test_filtered_packets_are_not_told(synfin, tmp_path):
+    d = Dialogue().handshake()
+    d.icmp(d.data(d.a))
+    d.close()
+    path = write_pcap(tmp_path / "in.pcap", d.packets)
+    _, out, _ = synfin("explain", path, "--json", "--filter", "tcp[13] & 8 = 0")
+    (connection,) = json.loads(out)["connections"]
+    assert [segment["packet"] for segment in connection["segments"]] == [1, 2, 3, 6, 7, 8, 9]
+    assert connection["row"]["client_payload_bytes"] == 0 and connection["row"]["icmp_errors"] == 0
 
 
 def test_without_connections(synfin, tmp_path):

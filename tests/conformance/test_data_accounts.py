@@ -229,3 +229,14 @@ def test_zero_windows(tap, flags, counts):
     d = opened()
     d.send(d.b, flags, window=0)
     assert tap.row(d)["server_zero_windows"] == counts
+
+
+def test_the_ack_that_names_another_isn_is_no_duplicate(tap):
+    """It repeats the acknowledgement of an earlier segment, but nothing is outstanding in the account that begins with it."""
+    d = Dialogue(b_isn=9000)
+    d.synack(d.b, 100)
+    d.ack(d.a, ack=5001)
+    d.synack(d.b, seq=5000)
+    d.ack(d.a, ack=5001)
+    row = tap.row(d)
+    assert (row["server_isn"], row["client_duplicate_acks"], row["client_pure_acks"]) == (5000, 0, 2)

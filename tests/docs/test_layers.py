@@ -33,9 +33,9 @@ MAY_USE = {
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
-    "tunnel", "tcp", "checksum", "decode", "key", "duplicates", "watch", "sink", "intervals", "core", "data", "machine", "opening",
-    "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "batch", "block", "snapshot", "tracker",
-    "probe",
+    "tunnel", "tcp", "checksum", "decode", "key", "duplicates", "watch", "sink", "intervals", "core", "data", "machine", "copies",
+    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "memory", "stages", "batch",
+    "block", "snapshot", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}
 PACKET = {"bytes", "types", "declared"}

@@ -168,17 +168,26 @@ def _in_tunnels(rnd: random.Random, packets: list[Captured], settings: Settings)
     return out
 
 
+def _on_several_vlans(packets: list[Captured]) -> list[Captured]:
+    """Untagged frames as a trunk carries them whose tap sees three VLANs in turn, and none for a while."""
+    return [
+        packet if index % 8 < 2 else packet._replace(data=packet.data[:12] + struct.pack("!HH", 0x8100, 5 + index // 2 % 3) + packet.data[12:])
+        for index, packet in enumerate(packets)
+    ]  # fmt: skip
+
+
 def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
     """Packets of one to three captures, and settings."""
     strange = rnd.choice([0.0, 0.0, 0.1, 0.5])
     everything: list[Captured] = []
     for number in range(rnd.choice([1, 1, 2, 3])):
         six = rnd.random() < 0.2
+        tags = rnd.choice([(), None, (5,), (7, 5)])
         conversation = Dialogue(
             a_ip="2001:db8::1" if six else "10.0.0.1", b_ip="2001:db8::2" if six else "10.0.0.2",
             a_port=rnd.choice([40_000, 80, 50_000]), b_port=rnd.choice([443, 443, 40_001]),
             a_isn=_isn(rnd), b_isn=_isn(rnd), start=START + number * rnd.choice([0, 7 * MS, 80 * SECOND]),
-            vlans=rnd.choice([(), (), (5,), (7, 5)]),
+            vlans=tags or (),
         )  # fmt: skip
         if rnd.random() < 0.8:
             _opening(rnd, conversation)
@@ -189,7 +198,7 @@ def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
                 _anything(rnd, conversation)
             else:
                 _exchange(rnd, conversation)
-        everything += conversation.packets
+        everything += conversation.packets if tags is not None else _on_several_vlans(conversation.packets)
     everything.sort(key=lambda packet: packet.time_ns)
     count = rnd.choice([1, 1, 1, 2, 3])
     rotated = rnd.random() < 0.5

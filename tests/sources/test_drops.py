@@ -105,6 +105,20 @@ def test_the_interval_in_which_the_capture_ends_counts_them(tmp_path, chunk):
     assert lost[3] is None and lost[21] == 0
 
 
+def test_a_file_without_packets_counts_with_the_first_that_ends(tmp_path):
+    (tmp_path / "0.pcapng").write_bytes(section() + interface() + statistics({IFDROP: 3}))
+    (tmp_path / "1.pcap").write_bytes(pcap([(START, b"x"), (START + 5 * SECOND, b"x")]))
+    (tmp_path / "2.pcap").write_bytes(pcap([(START + 20 * SECOND, b"y")]))
+    _, intervals, _ = fast([tmp_path])
+    lost = {(row["interval_start"] - START) // SECOND: row["capture_drops"] for row in intervals}
+    assert lost[5] == 3 and sum(filter(None, lost.values())) == 3
+
+
+def test_a_set_without_any_packet_tells(tmp_path):
+    empty = [section() + interface() + statistics({IFDROP: lost}) for lost in (3, 4)]
+    assert drops_of(tmp_path, *empty) == 7 and drops_of(tmp_path, section() + interface(), empty[0]) == 3
+
+
 FOLDER = os.environ.get("SYNFIN_CAPTURES")
 
 

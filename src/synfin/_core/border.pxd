@@ -2,12 +2,12 @@
 # is held beside a record until something proves that it opened a new connection.
 from libc.stdint cimport int64_t, uint32_t
 
+from synfin._core.copies cimport copies_of, note_offer, read_opening, ring_at, ring_push, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.data cimport note_vlan
-from synfin._core.opening cimport (
-    acks_syn, copies_of, is_late_opening, note_offer, read_opening, ring_at, ring_push, set_window_shifts,
-)
+from synfin._core.opening cimport is_late_opening
 from synfin._core.others cimport hold_others
+from synfin._core.roundtrip cimport acks_syn
 from synfin._core.tcp cimport tcp_options
 
 # What a segment means for the borders of the record that its key found.
@@ -78,6 +78,26 @@ cdef inline int border_of(Context* x) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ the held SYN
 
+# The tags of the held SYN's copies are the record's. They came where they were held, which may have been before the first
+# tag that the record noted meanwhile.
+cdef inline void release_vlans(Core* core, Facts* facts, const Held* held) noexcept nogil:
+    cdef uint16_t* first = &facts.vlan_first
+    cdef uint64_t word
+    cdef uint32_t i, bit
+    if held.vlan == NO_VLAN:
+        return
+    note_vlan(core, first, &facts.vlans, held.vlan)
+    if held.vlan_leads:
+        first[0] = held.vlan
+    if held.vlans == 0:
+        return
+    for i in range(64):
+        word = (<Vlans*>arena_at(&core.vlans, held.vlans)).seen[i]
+        for bit in range(64 if word else 0):
+            if (word >> bit) & 1:
+                note_vlan(core, first, &facts.vlans, <uint16_t>(64 * i + bit))
+    arena_give(&core.vlans, held.vlans)
+
 # The held SYN was never proven: its copies count in this record, as odd ones.
 cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nogil:
     cdef Held* held
@@ -99,8 +119,7 @@ cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nog
     end.last_seen = held.largest_ns if held.largest_ns > end.last_seen else end.last_seen
     if held.smallest_ns < facts.first_seen:
         facts.first_seen = held.smallest_ns
-    if held.vlan != NO_VLAN:
-        note_vlan(core, facts, held.vlan)
+    release_vlans(core, facts, held)
     trouble.odd_syns += held.count
 
 cdef inline void hold_syn(Context* x) noexcept nogil:
@@ -127,10 +146,13 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
         held.payload = x.segment.payload_bytes
         held.flags = x.segment.flags
         held.fast_open = options.fast_open
-        held.vlan = x.segment.vlan_id if x.segment.has_vlan else NO_VLAN
+        held.vlan = NO_VLAN
         if x.segment.tunnel != NULL:
             held.tunneled = True
             held.tunnel = x.segment.tunnel[0]
+    if x.segment.has_vlan:
+        held.vlan_leads |= held.vlan == NO_VLAN and x.facts.vlan_first == NO_VLAN
+        note_vlan(x.core, &held.vlan, &held.vlans, x.segment.vlan_id)
     held.last_ns = x.packet.time_ns
     held.smallest_ns = x.packet.time_ns if x.packet.time_ns < held.smallest_ns else held.smallest_ns
     held.largest_ns = x.packet.time_ns if x.packet.time_ns > held.largest_ns else held.largest_ns
@@ -158,9 +180,8 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     facts.first_file = held.first_file
     facts.interface_id = held.interface_id
     keep_tunnel(x.core, facts, &held.tunnel if held.tunneled else NULL)
-    if held.vlan != NO_VLAN:
-        note_vlan(x.core, facts, held.vlan)
-        flow.end[d].vlan = held.vlan
+    facts.vlan_first = held.vlan
+    facts.vlans = held.vlans
     facts.opening[d] = ring_at(&held.ring, 0).opening
     facts.syns[SK_SYN] = 1
     facts.syn_first[SK_SYN] = held.first_ns

@@ -250,7 +250,7 @@ cdef inline bint flow_has_key(Core* core, uint32_t number, const Key* key) noexc
     pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
     return memcmp(pair.addr[0], key.addr[0], 32) == 0
 
-# Before: the table has an empty slot (tracker.pyx grows it between batches) and does not hold the key.
+# Before: the table has an empty slot (memory.pxd grows it between batches) and does not hold the key.
 cdef inline void table_insert(Core* core, uint32_t hash, uint32_t number) noexcept nogil:
     cdef Table* table = &core.table
     cdef uint32_t at = hash & table.mask
@@ -286,7 +286,7 @@ cdef inline void table_remove(Core* core, uint32_t hash, uint32_t number) noexce
 
 # ------------------------------------------------------------------------------------------------ birth
 
-# A record for a key, with nothing said yet about its states. Before: reserves hold (tracker.pyx).
+# A record for a key, with nothing said yet about its states. Before: reserves hold (memory.pxd).
 cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     cdef uint32_t number = arena_take(&core.flows)
     cdef Flow* flow = flow_of(core, number)

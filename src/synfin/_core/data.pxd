@@ -51,24 +51,25 @@ cdef inline void count_packet(Context* x) noexcept nogil:
     flow.seq[x.d].marks |= EM_SEEN
     if x.segment.has_vlan and end.vlan != x.segment.vlan_id:
         end.vlan = x.segment.vlan_id
-        note_vlan(x.core, x.facts, x.segment.vlan_id)
+        note_vlan(x.core, &x.facts.vlan_first, &x.facts.vlans, x.segment.vlan_id)
     if flow.phase >= PH_CLOSED:
         closing = closing_of(x.core, x.facts)
         closing.packets_after_close += 1
 
-cdef inline void note_vlan(Core* core, Facts* facts, uint16_t vlan) noexcept nogil:
+# Enters a tag: `first` is the first one (NO_VLAN: none so far), `block` the number of the Vlans that are needed for more.
+cdef inline void note_vlan(Core* core, uint16_t* first, uint32_t* block, uint16_t vlan) noexcept nogil:
     cdef Vlans* vlans
-    if facts.vlan_first == NO_VLAN:
-        facts.vlan_first = vlan
+    if first[0] == NO_VLAN:
+        first[0] = vlan
         return
-    if facts.vlans == 0:
-        if vlan == facts.vlan_first:
+    if block[0] == 0:
+        if vlan == first[0]:
             return
-        facts.vlans = arena_take(&core.vlans)
-        vlans = <Vlans*>arena_at(&core.vlans, facts.vlans)
-        vlans.seen[facts.vlan_first >> 6] |= <uint64_t>1 << (facts.vlan_first & 63)
+        block[0] = arena_take(&core.vlans)
+        vlans = <Vlans*>arena_at(&core.vlans, block[0])
+        vlans.seen[first[0] >> 6] |= <uint64_t>1 << (first[0] & 63)
         vlans.count = 1
-    vlans = <Vlans*>arena_at(&core.vlans, facts.vlans)
+    vlans = <Vlans*>arena_at(&core.vlans, block[0])
     if not (vlans.seen[vlan >> 6] >> (vlan & 63)) & 1:
         vlans.seen[vlan >> 6] |= <uint64_t>1 << (vlan & 63)
         vlans.count += 1

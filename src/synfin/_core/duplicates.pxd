@@ -44,6 +44,7 @@ cdef struct Firsts:
     uint64_t head            # oldest; counts up for ever, its place is head & mask
     uint64_t tail            # where the next one goes
     uint64_t mask            # of the ring
+    uint64_t last            # number (as `tail` counts) of the first that the last packet was, or of which it was a copy
 
 # ------------------------------------------------------------------------------------------------ fingerprint
 
@@ -153,6 +154,7 @@ cdef inline int firsts_resize(Firsts* f, uint64_t places) noexcept nogil:
     wider.head = f.head
     wider.tail = f.head
     wider.mask = places - 1
+    wider.last = f.last
     while wider.tail != f.tail:
         first = first_at(&wider, wider.tail)
         first[0] = first_at(f, wider.tail)[0]
@@ -214,6 +216,7 @@ cdef inline bint take_duplicate(Firsts* f, const Segment* segment, const PacketR
         forget_oldest(f)
     slot = find_slot(f, fingerprint)
     if slot.place and is_copy_of(&f.ring[slot.place - 1], segment, packet, vlan):
+        f.last = f.head + ((slot.place - 1 - f.head) & f.mask)
         return True
     first = first_at(f, f.tail)
     first.fingerprint = fingerprint
@@ -225,5 +228,6 @@ cdef inline bint take_duplicate(Firsts* f, const Segment* segment, const PacketR
     first.ttl = segment.ttl
     slot.tag = <uint32_t>fingerprint
     slot.place = <uint32_t>(f.tail & f.mask) + 1
+    f.last = f.tail
     f.tail += 1
     return False

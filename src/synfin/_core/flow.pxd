@@ -266,7 +266,9 @@ cdef struct Held:
     uint16_t flags           # TH_* of the first copy
     uint8_t end
     uint8_t fast_open        # as Options.fast_open, of the first copy
-    uint16_t vlan
+    uint16_t vlan            # the first tag of a copy; NO_VLAN: none had one
+    uint8_t vlan_leads       # and no packet of the record had had one before it
+    uint32_t vlans           # as Facts.vlans: all tags of the copies, where there are several
     uint8_t tunneled         # `tunnel` is valid
     Ring ring
     Tunnel tunnel            # of the first copy

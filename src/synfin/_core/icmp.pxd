@@ -18,7 +18,8 @@ cdef enum:
     ICMPV6_PARAMETER_PROBLEM = 4
 
 # Before: the cursor stands at the error's header, segment.ip_version is the error's. After, with segment.quoted:
-# addresses, ports and sequence number are those of the quoted segment; its other fields say nothing.
+# addresses, ports and sequence number are those of the quoted segment, `options` is the error's own IP header; the other
+# fields say nothing.
 cdef inline void read_quote(const Cursor* error, Segment* segment) noexcept nogil:
     cdef Cursor quote = error[0]
     segment.quoted = 0
@@ -26,6 +27,7 @@ cdef inline void read_quote(const Cursor* error, Segment* segment) noexcept nogi
         return
     segment.icmp_type = quote.at[0]
     segment.icmp_code = quote.at[1]
+    segment.options = segment.ip
     advance(&quote, ICMP_HEADER)
     # The quoted length is that of the whole packet, most of which is not here: only captured bytes are read.
     if (ipv4(&quote, segment) if segment.ip_version == 4 else ipv6(&quote, segment)) != VD_SEGMENT:

@@ -12,13 +12,14 @@ from synfin._core.flow cimport AddressPair, Closing, Copies, Facts, Flow, Troubl
 from synfin._core.intervals cimport (
     RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
 )
+from synfin._core.icmp cimport says_unreachable
 from synfin._core.key cimport Key, key_of
 from synfin._core.sink cimport format_ipv4, format_ipv6
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
     NO_TUNNEL_ID, OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT,
-    VD_LINK_TYPE, VD_SEGMENT, Options, PacketRef, Segment, Tunnel,
+    VD_ICMP_ERROR, VD_LINK_TYPE, VD_SEGMENT, Options, PacketRef, Segment, Tunnel,
 )
 
 from synfin.schema import ENUMS, SKIPS
@@ -131,6 +132,42 @@ def decode(
         free(copy)
 
 
+def quoted(bytes data not None, int link_type, wire_len=None) -> dict | None:
+    """What an ICMP error quotes: arguments as for `decode`.
+
+    Returns
+    -------
+    None where the packet is no ICMP error that quotes a segment. Otherwise a dict: addresses (16 bytes), ports and `seq`
+    of the quoted segment; `icmp_type` and `icmp_code`; `unreachable`: it says that the segment did not arrive; `from`
+    and `to`: the addresses of the error itself.
+    """
+    cdef PacketRef packet
+    cdef Segment segment
+    cdef Tunnel tunnel
+    cdef int size, at
+    memset(&packet, 0, sizeof(PacketRef))
+    packet.data = <const uint8_t*><const char*>data
+    packet.captured_len = <uint32_t>len(data)
+    packet.wire_len = packet.captured_len if wire_len is None else <uint32_t>max(wire_len, len(data))
+    packet.link_type = <uint16_t>link_type
+    if decode_packet(&packet, &segment, &tunnel, False) != VD_ICMP_ERROR or not segment.quoted:
+        return None
+    size, at = (16, 8) if segment.ip_version == 6 else (4, 12)
+    return {
+        "ip_version": segment.ip_version,
+        "src": (<const char*>segment.src)[:16],
+        "dst": (<const char*>segment.dst)[:16],
+        "src_port": segment.src_port,
+        "dst_port": segment.dst_port,
+        "seq": segment.seq,
+        "icmp_type": segment.icmp_type,
+        "icmp_code": segment.icmp_code,
+        "unreachable": bool(says_unreachable(&segment)),
+        "from": (<const char*>segment.options)[at:at + size].ljust(16, b"\0"),
+        "to": (<const char*>segment.options)[at + size:at + 2 * size].ljust(16, b"\0"),
+    }
+
+
 def address_text(int version, bytes address not None) -> str:
     """An address of a segment (16 bytes) as rows write it."""
     cdef char text[48]
@@ -143,13 +180,13 @@ def address_text(int version, bytes address not None) -> str:
 
 
 def packets_between(PacketBatch batch not None, set ends not None, uint16_t flags = 0) -> list:
-    """Which packets of a batch are segments between two of the given ends.
+    """Which packets of a batch are segments between two of the given ends, or ICMP errors that quote one.
 
     Parameters
     ----------
     ends : a set of bytes: the smaller end's address and the other's, 16 bytes each (IPv4: the first 4, the rest 0), then
         both ports in the same order, as the machine's own uint16. (Smaller: by address, then by port.)
-    flags : TCP flags of which a segment must have one; 0 for all segments.
+    flags : TCP flags of which a segment must have one; 0 for all segments and ICMP errors.
 
     Returns
     -------
@@ -159,11 +196,16 @@ def packets_between(PacketBatch batch not None, set ends not None, uint16_t flag
     cdef Tunnel tunnel
     cdef Key key
     cdef uint32_t i
+    cdef int verdict
+    cdef bint asked
     found = []
     for i in range(batch.c.count):
-        if decode_packet(&batch.c.packets[i], &segment, &tunnel, False) != VD_SEGMENT:
-            continue
-        if not flags or segment.flags & flags:
+        verdict = decode_packet(&batch.c.packets[i], &segment, &tunnel, False)
+        if verdict == VD_SEGMENT:
+            asked = not flags or segment.flags & flags
+        else:
+            asked = not flags and verdict == VD_ICMP_ERROR and segment.quoted
+        if asked:
             key_of(&segment, False, False, 0, &key)
             if (<const char*>key.addr)[:36] in ends:
                 found.append(i)

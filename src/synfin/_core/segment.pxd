@@ -3,15 +3,16 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from synfin._core.border cimport BEGINS, HOLD, PROVES, begin_from_held, border_of, hold_syn
 from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin, take_rst
+from synfin._core.copies cimport copies_of
 from synfin._core.core cimport *
 from synfin._core.data cimport add_packet, count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport move, segment_events
 from synfin._core.opening cimport (
-    acks_syn, complete_by_proof, complete_if_both_acknowledged, copies_of, forget_unreachable, infer_peer_isn,
-    note_syn_acknowledged, take_syn, take_synack,
+    complete_by_proof, complete_if_both_acknowledged, forget_unreachable, infer_peer_isn, take_syn, take_synack,
 )
 from synfin._core.others cimport adopt_others, note_others, split_others
 from synfin._core.record cimport end_record, expire_record
+from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_gt
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
 

@@ -93,7 +93,7 @@ cdef object _held(Core* core, Flow* flow, Facts* facts):
 
 
 cdef object live_record(Core* core, const PacketRef* packet, list files, list interfaces):
-    """The record that a packet's ends have now, None if there is none.
+    """The record that a packet's ends, or those that an ICMP error quotes, have now; None if there is none.
 
     Returns
     -------
@@ -111,7 +111,8 @@ cdef object live_record(Core* core, const PacketRef* packet, list files, list in
     cdef Flow* flow
     cdef Facts* facts
     cdef int client
-    if decode(packet, &segment, &tunnel, core.config.verify_checksums) != VD_SEGMENT:
+    cdef int verdict = decode(packet, &segment, &tunnel, core.config.verify_checksums)
+    if verdict != VD_SEGMENT and not (verdict == VD_ICMP_ERROR and segment.quoted):
         return None
     key_of(&segment, core.config.key_vlan, core.config.key_tunnel, core.config.seed, &key)
     number = table_find(core, &key)

@@ -1,27 +1,24 @@
 """The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
 
 cimport cython
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_free, arena_init, arena_reserve
+from synfin._core.arena cimport arena_bytes, arena_free
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport sink_close, sink_open, sink_take
 from synfin._core.core cimport *
-from synfin._core.decode cimport decode
-from synfin._core.duplicates cimport (
-    DUP_COUNT, DUP_KEEP, fingerprint, firsts_bytes, firsts_free, firsts_reserve, prefetch_oldest, prefetch_slot,
-    take_duplicate,
-)
-from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
-from synfin._core.key cimport Key, key_of
+from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
+from synfin._core.filter cimport Instruction, Program, filter_is_sound
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
-from synfin._core.quote cimport track_quote
-from synfin._core.segment cimport track_copy, track_segment
+from synfin._core.memory cimport ARENAS, arena_by_number, grow_table, init_arenas, reserve
 from synfin._core.snapshot cimport live_record
-from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
-from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_packet, watch_reserve, watch_wants
+from synfin._core.stages cimport (
+    OPEN_INTERVALS, Stages, decode_batch, prefetch_facts, prefetch_flows, track_batch,
+)
+from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, sweep
+from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
 
 import os
 
@@ -29,209 +26,8 @@ from synfin import schema, states
 from synfin.errors import SynfinError
 from synfin.settings import DUPLICATES, zeek_server_ports
 
-cdef extern from "core.h" nogil:
-    void prefetch_read(const void* p)
-    void prefetch_write(const void* p)
-
 BLOCK_ROWS = 16_384
 INTERVAL_BLOCK_ROWS = 4_096
-cdef enum:
-    OPEN_INTERVALS = 1100    # a step back writes all open intervals at once; Settings bounds them
-
-# What a batch is on its way through the stages.
-cdef struct Stages:
-    uint32_t count
-    uint32_t at              # the packet in hand, where a full sink stopped the last call
-    bint stepping            # ... after it was tracked, before the clock stepped back
-    int8_t verdicts[BATCH_PACKETS]
-    uint32_t flows[BATCH_PACKETS]    # the record that the index named, 0: none
-    Segment segments[BATCH_PACKETS]
-    Tunnel tunnels[BATCH_PACKETS]    # what segments point to
-    Key keys[BATCH_PACKETS]
-    uint64_t fingerprints[BATCH_PACKETS]     # of segments, unless duplicates are kept
-
-# ------------------------------------------------------------------------------------------------ stages
-
-cdef inline bint is_quote(const Stages* stages, uint32_t i) noexcept nogil:
-    return stages.verdicts[i] == VD_ICMP_ERROR and stages.segments[i].quoted
-
-cdef inline bint is_filtered(const Core* core, const PacketRef* packet) noexcept nogil:
-    cdef const Program* program = &core.programs[packet.link_type]
-    return program.steps != NULL and not filter_accepts(program, packet)
-
-# Decodes a batch and starts loading the index slots that it will look at.
-cdef void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
-    cdef uint32_t i
-    stages.count = batch.count
-    stages.at = 0
-    stages.stepping = False
-    for i in range(batch.count):
-        if core.programs != NULL and is_filtered(core, &batch.packets[i]):
-            stages.verdicts[i] = VD_FILTERED
-            continue
-        stages.verdicts[i] = <int8_t>decode(
-            &batch.packets[i], &stages.segments[i], &stages.tunnels[i], core.config.verify_checksums
-        )
-        if stages.verdicts[i] == VD_SEGMENT or is_quote(stages, i):
-            key_of(
-                &stages.segments[i], core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i]
-            )
-            prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
-            if core.config.duplicates != DUP_KEEP and stages.verdicts[i] == VD_SEGMENT:
-                stages.fingerprints[i] = fingerprint(&stages.segments[i], core.config.seed)
-                prefetch_slot(&core.firsts, stages.fingerprints[i])
-    if core.config.duplicates != DUP_KEEP and batch.count:
-        prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
-
-# Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
-# or begin before its packet's turn.
-cdef void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
-    cdef uint32_t i, at, hashed
-    cdef char* flow
-    for i in range(stages.count):
-        stages.flows[i] = 0
-        if stages.verdicts[i] != VD_SEGMENT:
-            continue
-        hashed = stages.keys[i].hash
-        at = hashed & core.table.mask
-        while core.table.slots[at].flow and core.table.slots[at].hash != hashed:
-            at = (at + 1) & core.table.mask
-        stages.flows[i] = core.table.slots[at].flow
-        if stages.flows[i]:
-            flow = <char*>flow_of(core, stages.flows[i])
-            prefetch_write(flow)
-            prefetch_write(flow + 64)
-            prefetch_write(flow + 128)
-
-# Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
-# sample; and what a SYN, FIN or RST will write.
-cdef void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
-    cdef uint32_t i
-    cdef char* facts
-    cdef const Flow* flow
-    for i in range(stages.count):
-        if stages.flows[i] == 0:
-            continue
-        flow = flow_of(core, stages.flows[i])
-        if flow.phase != PH_OPEN or flow.seq[1 - stages.keys[i].sender].marks & EM_TIMED:
-            facts = <char*>facts_of(core, stages.flows[i])
-            prefetch_write(facts + 64)
-            prefetch_write(facts + 128)
-            if flow.phase != PH_OPEN:
-                prefetch_write(facts)
-                prefetch_write(facts + 192)
-                prefetch_write(facts + 256)
-
-cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
-    if verdict == VD_LINK_TYPE:
-        core.stats.link_types[packet.link_type] += 1
-    else:
-        core.stats.skips[verdict] += 1
-
-cdef inline void note_time(Core* core, int64_t time_ns) noexcept nogil:
-    if core.stats.packets == 0 or time_ns < core.stats.first_time:
-        core.stats.first_time = time_ns
-    if core.stats.packets == 0 or time_ns > core.stats.last_time:
-        core.stats.last_time = time_ns
-
-# Whether the packet in hand is a capture duplicate; asked once a packet.
-cdef inline bint is_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
-    return (core.config.duplicates != DUP_KEEP and stages.verdicts[stages.at] == VD_SEGMENT
-            and take_duplicate(&core.firsts, &stages.segments[stages.at], packet, stages.fingerprints[stages.at],
-                               core.clock))
-
-cdef inline void count_or_skip_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
-    cdef const Key* key = &stages.keys[stages.at]
-    if core.config.duplicates != DUP_COUNT or not track_copy(core, &stages.segments[stages.at], packet, key):
-        count_skip(core, VD_CAPTURE_DUPLICATE, packet)
-    elif core.watch != NULL:
-        watch_packet(core.watch, table_find(core, key), core.stats.packets)
-
-# Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.
-cdef bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
-    cdef const PacketRef* packet
-    while stages.at < stages.count:
-        packet = &batch.packets[stages.at]
-        if not stages.stepping:
-            if core.clock == NEVER:
-                start_clock(core, packet.clock_ns)
-            elif packet.clock_ns > core.clock:
-                core.clock = packet.clock_ns
-            if core.clock - core.config.reorder >= core.next_sweep and not sweep(core, core.clock - core.config.reorder):
-                return False
-            if rows_full(&core.rows):
-                return False
-            note_time(core, packet.time_ns)
-            core.stats.packets += 1
-            if is_copy(core, stages, packet):
-                count_or_skip_copy(core, stages, packet)
-            elif stages.verdicts[stages.at] == VD_SEGMENT:
-                track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
-                if core.watch != NULL:
-                    watch_packet(core.watch, table_find(core, &stages.keys[stages.at]), core.stats.packets)
-            else:
-                count_skip(core, stages.verdicts[stages.at], packet)
-                if is_quote(stages, stages.at):
-                    track_quote(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
-        if packet.flags & PF_STEP_BACK:
-            stages.stepping = True
-            if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
-                return False
-            step_back(core, packet.time_ns)
-            stages.stepping = False
-        stages.at += 1
-    return True
-
-# ------------------------------------------------------------------------------------------------ memory
-
-cdef int grow_table(Table* table, uint64_t slots) noexcept nogil:
-    """Moves the index into `slots` slots; it touches no record, so a million entries take milliseconds."""
-    cdef Slot* old = table.slots
-    cdef uint64_t i, count = <uint64_t>table.mask + 1 if old != NULL else 0
-    cdef uint32_t at
-    cdef Slot* fresh = <Slot*>calloc(slots, sizeof(Slot))
-    if fresh == NULL:
-        return -1
-    table.slots = fresh
-    table.mask = <uint32_t>(slots - 1)
-    table.crowded = False
-    for i in range(count):
-        if old[i].flow:
-            at = old[i].hash & table.mask
-            while fresh[at].flow:
-                at = (at + 1) & table.mask
-            fresh[at] = old[i]
-    free(old)
-    return 0
-
-cdef int reserve(Core* core) noexcept nogil:
-    """Room for whatever one batch can take. Returns -1 without memory."""
-    cdef uint64_t slots = <uint64_t>core.table.mask + 1
-    cdef uint32_t blocks = 2 * BATCH_PACKETS
-    if core.table.count + BATCH_PACKETS > slots * 3 // 4 or (core.table.crowded and slots < (<uint64_t>1 << 31)):
-        if grow_table(&core.table, slots * 2) < 0:
-            return -1
-    if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0
-            or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
-            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0
-            or arena_reserve(&core.tunnels, blocks) < 0):
-        return -1
-    while core.config.others and core.others.chunk_count < core.flows.chunk_count:
-        if arena_reserve(&core.others, ((core.others.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
-            return -1
-    if core.config.others and arena_reserve(&core.held_others, blocks) < 0:
-        return -1
-    if core.config.duplicates != DUP_KEEP and firsts_reserve(&core.firsts, BATCH_PACKETS) < 0:
-        return -1
-    if core.watch != NULL and watch_reserve(
-            core.watch, <uint64_t>core.flows.chunk_count << RECORDS_SHIFT, BATCH_PACKETS) < 0:
-        return -1
-    while core.facts.chunk_count < core.flows.chunk_count:
-        if arena_reserve(&core.facts, ((core.facts.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
-            return -1
-    return 0
-
-# ------------------------------------------------------------------------------------------------ the class
 
 
 @cython.final
@@ -271,16 +67,7 @@ cdef class Tracker:
         self.interval_names, self.interval_kinds = _asked(schema.INTERVALS, interval_columns)
         self._configure(settings)
         self._open_intervals(settings)
-        arena_init(&self.core.flows, sizeof(Flow), RECORDS_SHIFT)
-        arena_init(&self.core.facts, sizeof(Facts), RECORDS_SHIFT)
-        arena_init(&self.core.address_pairs, sizeof(AddressPair), RECORDS_SHIFT)
-        arena_init(&self.core.closings, sizeof(Closing), BLOCKS_SHIFT)
-        arena_init(&self.core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
-        arena_init(&self.core.copies, sizeof(Copies), BLOCKS_SHIFT)
-        arena_init(&self.core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
-        arena_init(&self.core.tunnels, sizeof(Tunnel), BLOCKS_SHIFT)
-        arena_init(&self.core.others, sizeof(Others), RECORDS_SHIFT)
-        arena_init(&self.core.held_others, sizeof(Others), BLOCKS_SHIFT)
+        init_arenas(self.core)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self._open_rows()
@@ -296,8 +83,8 @@ cdef class Tracker:
     def __dealloc__(self):
         cdef uint32_t i
         if self.core != NULL:
-            for arena in range(10):
-                arena_free(_arena(self.core, arena))
+            for arena in range(ARENAS):
+                arena_free(arena_by_number(self.core, arena))
             free(self.core.table.slots)
             firsts_free(&self.core.firsts)
             free(self.core.intervals.slices)
@@ -555,6 +342,23 @@ cdef class Tracker:
         finally:
             self.busy = False
 
+    def fate(self):
+        """What became of the last packet that was fed.
+
+        Returns
+        -------
+        (str or None, int or None) : the name of its skip, None for a segment of a record (a copy that counts in a record
+            is called `capture_duplicate` all the same); and where capture duplicates are looked for, a number that it
+            shares with what it is a copy of, and with nothing else of the run.
+        """
+        cdef int verdict
+        if self.stages.count == 0:
+            raise SynfinError("no packet was fed")
+        verdict = self.stages.verdicts[self.stages.count - 1]
+        judged = self.core.config.duplicates != DUP_KEEP and verdict in (VD_SEGMENT, VD_CAPTURE_DUPLICATE)
+        name = "link_type" if verdict == VD_LINK_TYPE else schema.SKIPS[verdict][0]
+        return None if verdict == VD_SEGMENT else name, self.core.firsts.last if judged else None
+
     cdef int _enter(self) except -1:
         if self.busy:
             raise SynfinError("this tracker is in use by another thread")
@@ -568,7 +372,7 @@ cdef class Tracker:
             "flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels", "others",
             "held_others",
         )
-        parts = {name: arena_bytes(_arena(core, i)) for i, name in enumerate(names)}
+        parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         parts["firsts"] = firsts_bytes(&core.firsts)
         return parts
@@ -612,26 +416,6 @@ cdef class Tracker:
             "rtt": {"server": _quantiles(&iv.run_rtt[0]), "client": _quantiles(&iv.run_rtt[1])},
             "memory": self.memory(),
         }
-
-
-cdef Arena* _arena(Core* core, int which) noexcept:
-    if which == 0:
-        return &core.flows
-    if which == 1:
-        return &core.facts
-    if which == 2:
-        return &core.address_pairs
-    if which == 3:
-        return &core.closings
-    if which == 4:
-        return &core.troubles
-    if which == 5:
-        return &core.copies
-    if which == 6:
-        return &core.vlans
-    if which == 7:
-        return &core.tunnels
-    return &core.others if which == 8 else &core.held_others
 
 
 cdef uint32_t* _histogram() except NULL:

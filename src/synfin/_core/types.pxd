@@ -99,7 +99,7 @@ cdef struct Segment:
     uint8_t quoted           # of VD_ICMP_ERROR: it quotes a segment (icmp.pxd)
     uint8_t icmp_type        # valid with `quoted`, like icmp_code
     uint8_t icmp_code
-    const uint8_t* options   # borrowed like the packet
+    const uint8_t* options   # borrowed like the packet; with `quoted` the IP header of the ICMP error itself
     const Tunnel* tunnel     # NULL: not in a tunnel
     const uint8_t* ip        # the IP header next to TCP, likewise; its fixed part was captured
 

@@ -6,17 +6,21 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from synfin.cli.options import settings_from, settings_options
+from synfin.cli.options import narrowing_from, narrowing_options, settings_from, settings_options
 from synfin.errors import ConfigError
 
 if TYPE_CHECKING:
     from synfin.explain.select import Found, Selection
-    from synfin.explain.steps import Step
+    from synfin.explain.steps import IcmpError, Step
     from synfin.settings import Settings
+    from synfin.sources.captures import CaptureInput
+    from synfin.sources.filter import Filter
+    from synfin.sources.window import Window
 
 _LISTED = 20
 _MATCHES = 10
@@ -39,17 +43,35 @@ def _only(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.command(short_help="Explain a connection, segment by segment.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
 @click.option("--flow", "flow_id", type=click.IntRange(min=0), metavar="ID", help="The record with this flow_id.")
-@click.option("--client", callback=_endpoint, metavar="IP[:PORT]", help="Records of this client; IPv6 with a port as [2001:db8::1]:443.")
+@click.option(
+    "--client",
+    callback=_endpoint,
+    metavar="IP[:PORT]",
+    help="Records of this client; IPv6 with a port as [2001:db8::1]:443.",
+)
 @click.option("--server", callback=_endpoint, metavar="IP[:PORT]", help="Records of this server.")
-@click.option("--first", type=click.IntRange(1, 1000), metavar="N", help=f"The N records that began first (of those asked for).  [default: {_MATCHES} with --client or --server]")
-@click.option("--only", "only", callback=_only, metavar="FLAGS", help="Show only segments with one of these flags, such as syn,fin,rst.")
+@click.option(
+    "--first",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help=f"The N records that began first (of those asked for).  [default: {_MATCHES} with --client or --server]",
+)
+@click.option(
+    "--only",
+    "only",
+    callback=_only,
+    metavar="FLAGS",
+    help="Show only segments with one of these flags, such as syn,fin,rst.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@narrowing_options
 @settings_options
 def explain(captures: tuple[str, ...], **options: Any) -> int:
     """Explain connections: each segment as `tcpdump -n -S` writes it, the state of both ends after it, what it did, and at
     the end what the record came to and by which rule.
 
-    CAPTURE is what `synfin track` takes. Without an option, a capture's only connection is explained; of several, the first
+    CAPTURE is what `synfin track` takes; give the options that decide what belongs to a connection (timeouts, --key,
+    --duplicates, --filter, --from, --to) as you gave them to it: flow_id and rows are then the same. Without an option, a capture's only connection is explained; of several, the first
     20 are listed.
 
     The captures are read twice: to find the records, and to explain them. Standard input is copied to a temporary file
@@ -57,20 +79,37 @@ def explain(captures: tuple[str, ...], **options: Any) -> int:
     """
     from synfin.explain.select import Selection
 
+    filter, window = narrowing_from(options)
     settings = settings_from(options)
     if "-" in captures and sys.stdin.isatty():
         raise ConfigError("standard input is a terminal; pipe or redirect a capture into it")
     selection = Selection(options["flow_id"], options["client"], options["server"])
     if "-" in captures:
         _make_rewindable()
-    found, complete = _find(captures, settings, selection, options["first"])
+    given = _Input(list(captures), settings, filter, window)
+    found, complete = _find(given, selection, options["first"])
     if selection and not found.rows:
         raise ConfigError("no such connection; without options, the connections are listed")
     if not selection and options["first"] is None and found.total > 1:
         _list(found, options["as_json"])
     else:
-        _explain(captures, settings, found, options)
+        _explain(given, found, options)
     return 0 if complete else 1
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What both passes read, and how."""
+
+    captures: list[str]
+    settings: Settings
+    filter: Filter | None
+    window: Window | None
+
+    def open(self) -> CaptureInput:
+        from synfin.sources.captures import CaptureInput
+
+        return CaptureInput(self.captures, window=self.window)
 
 
 def _make_rewindable() -> None:
@@ -85,23 +124,26 @@ def _make_rewindable() -> None:
             os.lseek(descriptor, 0, os.SEEK_SET)
 
 
-def _find(captures: tuple[str, ...], settings: Settings, selection: Selection, first: int | None) -> tuple[Found, bool]:
+def _find(given: _Input, selection: Selection, first: int | None) -> tuple[Found, bool]:
     from synfin.cli.progress import Progress
     from synfin.explain.select import COLUMNS, find
     from synfin.run import Run
-    from synfin.sources.captures import CaptureInput
 
-    start = os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR) if "-" in captures else 0
-    source = CaptureInput(list(captures))
+    start = os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR) if "-" in given.captures else 0
+    source = given.open()
     with Progress() as progress:
-        run = Run(source, settings, flow_columns=COLUMNS, interval_columns=[], tick=progress.tick)
+        run = Run(
+            source, given.settings, flow_columns=COLUMNS, interval_columns=[], filter=given.filter, tick=progress.tick
+        )
         progress.watch(run)
         found = find(run, selection, first or (_MATCHES if selection else _LISTED))
-    if "-" in captures:
+    if "-" in given.captures:
         os.lseek(sys.stdin.fileno(), start, os.SEEK_SET)
     for broken in run.report.broken:
         at = "" if broken.offset is None else f", byte {broken.offset:,}"
-        click.echo(f"synfin: {broken.path}{at}: {broken.kind}: {broken.reason}; what came before is explained", err=True)
+        click.echo(
+            f"synfin: {broken.path}{at}: {broken.kind}: {broken.reason}; what came before is explained", err=True
+        )
     return found, run.outcome.complete
 
 
@@ -121,34 +163,41 @@ def _list(found: Found, as_json: bool) -> None:
     click.echo(text, nl=False)
 
 
-def _explain(captures: tuple[str, ...], settings: Settings, found: Found, options: dict[str, Any]) -> None:
+def _explain(given: _Input, found: Found, options: dict[str, Any]) -> None:
     from synfin.cli.progress import Progress
     from synfin.explain.render import Json, Record, Spool, Text
     from synfin.explain.steps import Playback, final_rows, identity
     from synfin.output.render import number
-    from synfin.sources.captures import CaptureInput
 
     writer = Json() if options["as_json"] else Text(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     spool = Spool()
     records = {identity(row): Record(writer.step, spool) for row in found.rows}
 
-    def tell(step: Step) -> None:
+    def tell(step: Step | IcmpError) -> None:
         records[identity(step.row)].tell(step)
 
     with Progress() as progress:
-        run = Playback(CaptureInput(list(captures)), settings, found.rows, tell, flags=options["only"], tick=progress.tick)
+        run = Playback(
+            given.open(),
+            given.settings,
+            found.rows,
+            tell,
+            flags=options["only"],
+            filter=given.filter,
+            tick=progress.tick,
+        )
         progress.watch(run)
         rows = final_rows(run, records.keys())
-    told = [(record, rows[name]) for name, record in records.items() if name in rows]
+    explained = [(record, rows[name]) for name, record in records.items() if name in rows]
 
     def out(text: str) -> None:
         click.echo(text, nl=False)
 
     if isinstance(writer, Json):
-        writer.document(told, {"total": found.total, "matching": found.matching}, out)
+        writer.document(explained, {"total": found.total, "matching": found.matching}, out)
         return
-    writer.document(told, out)
-    if not told:
+    writer.document(explained, out)
+    if not explained:
         click.echo("No TCP connection.")
     if (more := found.matching - len(found.rows)) > 0:
         click.echo(f"\n{number(more, 'more connection')} like that; --first N explains more of them.")

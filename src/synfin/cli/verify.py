@@ -21,6 +21,9 @@ def verify(captures: tuple[str, ...], as_json: bool) -> int:
     tshark is run as a program; where it is not installed, the rows are compared with synfin's slow tracker. A difference without a reason is printed with its packets and with the command that shows them. Reasons need the extra
     `reference` (pip install 'synfin[reference]').
 
+    Whole captures are compared. For some connections, or a window of time, write their packets to a capture of their own with
+    `synfin extract` and verify that.
+
     Exit codes: 0 nothing is unexplained, 1 something is, 2 wrong call or not a capture.
     """
     _check(captures)

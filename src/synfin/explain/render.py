@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from synfin.explain.dump import segment_text
-from synfin.explain.steps import Step
+from synfin.explain.errors import error_text, error_words
+from synfin.explain.steps import IcmpError, Step
 from synfin.explain.verdicts import verdicts
 from synfin.explain.words import round_trips, words
 from synfin.output.render import endpoint, instant
@@ -29,6 +30,7 @@ _FIELD = re.compile(r"IP6? \S+ > \S+: |[^,\[]+(?:\[[^\]]*\])?,? ?")
 #: Rules of `words` whose words stand out, by style.
 _STYLES = {
     "odd": "yellow", "odd_syn": "yellow", "odd_synack": "yellow", "rst_rejected": "yellow", "held": "yellow",
+    "icmp_rejected": "yellow", "icmp_unreachable": "bold red", "capture_duplicate": "dim",
     "rst": "bold red", "completes": "green", "closed": "green",
 }  # fmt: skip
 
@@ -38,20 +40,25 @@ def dotted(ip: str, port: int) -> str:
     return f"{ip}.{port}"
 
 
-def step_facts(step: Step, start_ns: int) -> dict[str, Any]:
-    """One segment as plain data; `start_ns` is when the record began."""
-    source, target = (dotted(step.address(side), step.segment[f"{side}_port"]) for side in ("src", "dst"))
+def step_facts(step: Step | IcmpError, start_ns: int) -> dict[str, Any]:
+    """One segment or ICMP error as plain data; `start_ns` is when the record began. An error has no sender."""
+    if isinstance(step, IcmpError):
+        sender, text, said, rtt = None, error_text(step), [error_words(step)], []
+    else:
+        source, target = (dotted(step.address(side), step.segment[f"{side}_port"]) for side in ("src", "dst"))
+        sender, text = step.sender, " ".join(segment_text(step.segment, source, target))
+        said, rtt = words(step), round_trips(step)
     return {
         "file": step.file,
         "packet": step.number,
         "time_ns": step.time_ns,
         "since_ns": step.time_ns - start_ns,
-        "sender": step.sender,
-        "segment": " ".join(segment_text(step.segment, source, target)),
+        "sender": sender,
+        "segment": text,
         "client_state": step.row["client_state"],
         "server_state": step.row["server_state"],
-        "words": [{"rule": name, "text": text} for name, text in words(step)],
-        "rtt": round_trips(step),
+        "words": [{"rule": name, "text": text} for name, text in said],
+        "rtt": rtt,
     }
 
 
@@ -90,8 +97,8 @@ class Record:
         self._text: list[str] = []
         self._size = 0
 
-    def tell(self, step: Step) -> None:
-        """Take one segment."""
+    def tell(self, step: Step | IcmpError) -> None:
+        """Take one segment or ICMP error."""
         if self._start_ns is None:
             self._start_ns = step.time_ns if step.row["first_packet"] == step.number else step.row["first_seen"]
         facts = step_facts(step, self._start_ns)
@@ -145,7 +152,7 @@ class Text:
             state = facts[f"{side}_state"]
             moved = last is None or last[f"{side}_state"] != state
             states += [(state.ljust(_STATE), "bold" if moved else ""), ("  ", "")]
-        lines += self._said(states, facts["sender"], said)
+        lines += self._said(states, f"{facts['sender']} " if facts["sender"] else "", said)
         return "".join(lines)
 
     def _dump(self, facts: dict[str, Any]) -> list[str]:
@@ -170,7 +177,7 @@ class Text:
 
     def _said(self, states: list[Piece], sender: str, said: list[Piece]) -> list[str]:
         indent = _INDENT + 2 * (_STATE + 2)
-        lines, line, used = [], [(" " * _INDENT, ""), *states, (f"{sender} ", "")], indent + len(sender) + 1
+        lines, line, used = [], [(" " * _INDENT, ""), *states, (sender, "")], indent + len(sender)
         for i, (text, style) in enumerate(said):
             for word in (text + (";" if i < len(said) - 1 else "")).split(" "):
                 if used + len(word) > self.width and used > indent:

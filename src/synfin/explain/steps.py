@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 Snapshot = dict[str, Any]
 _PEER = {"client": "server", "server": "client"}
+#: Packets that capture duplicates may be named after; more than pass within 50 ms on the ends of one connection.
+_REMEMBERED = 1 << 16
 _SIDES = [column.name for column in FLOWS if column.kind == "enum:side"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One segment and what it changed.
+class Packet:
+    """A packet of a record, or about it, and what it changed.
 
     Attributes
     ----------
     file, number : the packet's file and its number there, from 1.
     time_ns : its timestamp, ns since 1970.
-    segment : as `probe.decode` gives it.
-    before : the record before the segment (`Tracker.snapshot`); None where the segment began it.
-    ended : the flow_id of the record on the same ends that it ended or found ended; None if there was none.
+    segment : what it carries or quotes of TCP: addresses (16 bytes), ports and `seq` at least.
+    before : the record before the packet (`Tracker.snapshot`); None where the packet began it.
     after : the record after it.
 
     In all of them the client is the end that was the client in the end.
@@ -43,7 +44,6 @@ class Step:
     time_ns: int
     segment: dict[str, Any]
     before: Snapshot | None
-    ended: int | None
     after: Snapshot
 
     @property
@@ -52,12 +52,12 @@ class Step:
         return self.after["row"]
 
     def address(self, side: str) -> str:
-        """The segment's address, ``src`` or ``dst``, as rows write it."""
+        """One of the segment's addresses, ``src`` or ``dst``, as rows write it."""
         return probe.address_text(self.segment["ip_version"], self.segment[side])
 
     @cached_property
     def sender(self) -> str:
-        """``client`` or ``server``."""
+        """Who sent the segment: ``client`` or ``server``."""
         client = self.row["client_ip"], self.row["client_port"]
         return "client" if (self.address("src"), self.segment["src_port"]) == client else "server"
 
@@ -77,6 +77,27 @@ class Step:
     def became(self, column: str) -> Any:
         """A column's value if the segment changed it to one, else None."""
         return self.row[column] if self.row[column] != self.had(column) else None
+
+
+@dataclass(frozen=True)
+class Step(Packet):
+    """A segment.
+
+    Attributes
+    ----------
+    segment : as `probe.decode` gives it.
+    ended : the flow_id of the record on the same ends that it ended or found ended; None if there was none.
+    copy_of : of a capture duplicate that is counted apart: file and number of the packet that it is a copy of, the number
+        0 where that is not remembered. None for every other segment.
+    """
+
+    ended: int | None = None
+    copy_of: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class IcmpError(Packet):
+    """An ICMP error about a segment of the record; `segment` is what it quotes, as `probe.quoted` gives it."""
 
 
 def facing(snapshot: Snapshot, client: tuple[str, int]) -> Snapshot:
@@ -117,10 +138,10 @@ class Playback(Run):
 
     Parameters
     ----------
-    source, settings, tick : as for `Run`.
+    source, settings, filter, tick : as for `Run`.
     rows : rows of the chosen records (identity and ends), final ones from an earlier run over the same input.
-    tell : called with each Step of a chosen record, in input order.
-    flags : TCP flags of which a segment must have one to be told of; 0 for all segments.
+    tell : called with each Step and IcmpError of a chosen record, in input order.
+    flags : TCP flags of which a segment must have one to be told of; 0 for all segments and ICMP errors.
 
     Notes
     -----
@@ -132,12 +153,13 @@ class Playback(Run):
         source: Source,
         settings: Settings,
         rows: Iterable[dict[str, Any]],
-        tell: Callable[[Step], None],
+        tell: Callable[[Step | IcmpError], None],
         *,
         flags: int = 0,
+        filter: Callable[[int], bytes] | None = None,
         tick: Callable[[], None] | None = None,
     ):
-        super().__init__(source, settings, interval_columns=[], tick=tick)
+        super().__init__(source, settings, interval_columns=[], filter=filter, tick=tick)
         rows = list(rows)
         self._clients = {identity(row): (row["client_ip"], row["client_port"]) for row in rows}
         self._ends = {ends_key(row) for row in rows}
@@ -146,6 +168,8 @@ class Playback(Run):
         # What is left of the batch in hand, and whether it is one packet to tell of; what stood before that packet.
         self._parts: list[tuple[PacketBatch, bool]] = []
         self._before: tuple[Snapshot | None] | None = None
+        # File and number of what a capture duplicate may be a copy of, by the number that they share (`Tracker.fate`).
+        self._firsts: dict[int, tuple[str, int]] = {}
 
     def track(self, batch: PacketBatch) -> bool:
         """As in any run, but in parts: runs of packets that are nobody's concern, and single ones that are."""
@@ -177,19 +201,34 @@ class Playback(Run):
             yield batch.part(done, len(batch)), False
 
     def _note(self, part: PacketBatch, before: Snapshot | None) -> None:
+        data, time_ns, _, number, file_id, _, link_type, wire_len, _ = part.packets()[0]
+        place = self.source.files[file_id], number
+        skip, first = self.tracker.fate()
+        if skip is None and first is not None:
+            self._remember(first, place)
         after = self.tracker.snapshot(part, 0)
         if after is None or identity(after["row"]) not in self._clients:
             return
-        data, time_ns, _, number, file_id, _, link_type, wire_len, _ = part.packets()[0]
-        segment = probe.decode(data, link_type, wire_len)
-        if not isinstance(segment, dict):  # a record was found for it, so it is one
-            raise AssertionError(segment)
         ended = None
         if before is not None and identity(before["row"]) != identity(after["row"]):
             ended, before = before["row"]["flow_id"], None
         client = self._clients[identity(after["row"])]
         after, before = facing(after, client), before and facing(before, client)
-        self._tell(Step(self.source.files[file_id], number, time_ns, segment, before, ended, after))
+        if skip == "icmp_error":
+            self._tell(IcmpError(*place, time_ns, probe.quoted(data, link_type, wire_len), before, after))
+            return
+        copy_of = None
+        if skip == "capture_duplicate" and self.settings.duplicates == "count":
+            copy_of = self._firsts.get(first, ("", 0))
+        elif skip is not None:
+            return
+        segment = probe.decode(data, link_type, wire_len)
+        self._tell(Step(*place, time_ns, segment, before, after, ended, copy_of))
+
+    def _remember(self, first: int, place: tuple[str, int]) -> None:
+        self._firsts[first] = place
+        if len(self._firsts) > _REMEMBERED:
+            del self._firsts[next(iter(self._firsts))]
 
 
 def final_rows(run: Run, chosen: Collection[Identity]) -> dict[Identity, dict[str, Any]]:

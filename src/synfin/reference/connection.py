@@ -294,6 +294,8 @@ class Connection(Record):
 
     def account(self, sender: End, peer: End, segment: Segment) -> None:
         """The sequence accounts and counts of a taken segment."""
+        if segment.has_ack:
+            self.answer(sender, peer, segment)
         at_nxt = diff(segment.seq, sender.nxt) if sender.nxt is not None else 0
         nxt_acked = sender.nxt is not None and peer.ack_max is not None and diff(peer.ack_max, sender.nxt) >= 0
         probe = at_nxt == -1 and not segment.fin and (not segment.payload or (segment.payload == 1 and nxt_acked))
@@ -305,7 +307,6 @@ class Connection(Record):
             same = segment.ack == sender.ack_max and segment.window == sender.window_field
             sender.duplicate_acks += outstanding and same
         if segment.has_ack:
-            self.answer(sender, peer, segment)
             sender.take_window(segment, peer)
             sender.acknowledge(segment, peer)
         if segment.payload:

@@ -66,6 +66,7 @@ class CaptureInput:
         self._open: dict[int, Reader] = {}
         self._past_bytes = 0
         self.drops: int | None = None
+        self._untold_drops: int | None = None  # of files without packets, which have no time: told with another file's
         self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
         paths = [os.fspath(path) for path in paths]
@@ -109,6 +110,8 @@ class CaptureInput:
             self.bytes_total = None if size is None or self.bytes_total is None else self.bytes_total + size
             if entry.first_ns is not None:
                 self._waiting.append((entry.first_ns, len(self.files) - 1, entry.reader))
+            if entry.drops is not None:
+                self._untold_drops = (self._untold_drops or 0) + entry.drops
             if entry.reader is not None:
                 self._open[len(self.files) - 1] = entry.reader
         if not self.files:
@@ -119,6 +122,8 @@ class CaptureInput:
         if self._window:
             self._leave_out(entries, self._window)
         self._waiting.sort(key=lambda item: item[:2], reverse=True)
+        if not self._waiting:
+            self._lose(None)
         self._announce()
 
     def _leave_out(self, entries: list[Entry], window: Window) -> None:
@@ -173,15 +178,20 @@ class CaptureInput:
     def _leave(self, reader: Reader) -> bool:
         # True when the capture has said how many packets were lost.
         self._note(reader)
-        lost = reader.capture.drops
-        if lost is not None:
-            self.drops = min((self.drops or 0) + lost, _MOST_DROPS)
+        tells = self._lose(reader.capture.drops)
         if broken := reader.broken():
             self._report.broken.append(broken)
         del self._open[reader.capture.file_id]
         self._past_bytes += reader.raw.bytes_read
         reader.close()
-        return lost is not None
+        return tells
+
+    def _lose(self, count: int | None) -> bool:
+        lost = [some for some in (count, self._untold_drops) if some is not None]
+        self._untold_drops = None
+        if lost:
+            self.drops = min((self.drops or 0) + sum(lost), _MOST_DROPS)
+        return bool(lost)
 
     def _note(self, reader: Reader) -> None:
         entry = self._report.files[reader.capture.file_id]

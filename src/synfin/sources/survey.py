@@ -27,12 +27,14 @@ class Entry:
     first_ns : the clock at its first packet; None if it has none.
     reader : the open capture where the file cannot be opened again (a pipe).
     skimmed_ns : the clock at the end of what was read of it; None where nobody asked.
+    drops : of a capture without packets: those that it says were lost; None where it does not say.
     """
 
     size: int | None
     first_ns: int | None
     reader: Reader | None = None
     skimmed_ns: int | None = None
+    drops: int | None = None
 
 
 class _Print:
@@ -136,7 +138,7 @@ class Survey:
         if not has_packet:
             if broken := reader.broken():
                 self._report.broken.append(broken)
-            return Entry(size, None)
+            return Entry(size, None, drops=reader.capture.drops)
         if size is None:
             return Entry(None, reader.capture.head_clock_ns, reader)
         first_ns = reader.capture.head_clock_ns

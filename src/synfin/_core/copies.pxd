@@ -1,0 +1,134 @@
+# What SYNs and SYN-ACKs say, and the copies of them that came (SPEC 4 "Opening").
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+from synfin._core.core cimport *
+
+# ------------------------------------------------------------------------------------------------ what a SYN says
+
+cdef inline void read_opening(const Segment* segment, const Options* options, Opening* opening) noexcept nogil:
+    opening.option_kinds = options.kinds
+    opening.isn = segment.seq
+    opening.ts_val = options.ts_val
+    opening.mss = options.mss
+    opening.window = segment.window
+    opening.window_scale = options.window_scale
+    opening.has = options.has
+    opening.ttl = segment.ttl
+    opening.marks = OM_COPY | (OM_DONT_FRAGMENT if segment.dont_fragment else 0)
+
+# The shift of an end's later windows: what it offered if both offered, 0 if one did not, 14 if its SYN was not seen.
+cdef inline int window_shift(const Facts* facts, int end) noexcept nogil:
+    cdef const Opening* own = &facts.opening[end]
+    cdef const Opening* peer = &facts.opening[1 - end]
+    if peer.marks & OM_COPY and not peer.has & OPT_WINDOW_SCALE:
+        return 0
+    if not own.marks & OM_COPY:
+        return WINDOW_SCALE_MAX
+    if not own.has & OPT_WINDOW_SCALE:
+        return 0
+    return own.window_scale if own.window_scale < WINDOW_SCALE_MAX else WINDOW_SCALE_MAX
+
+cdef inline void set_window_shifts(Flow* flow, const Facts* facts) noexcept nogil:
+    flow.end[0].window_shift = <uint8_t>window_shift(facts, 0)
+    flow.end[1].window_shift = <uint8_t>window_shift(facts, 1)
+
+# What the client's first SYN offers beyond its end's own columns.
+cdef inline void note_offer(Facts* facts, uint16_t flags, const Options* options, uint32_t payload) noexcept nogil:
+    facts.syn_payload = payload
+    if flags & TH_ECE and flags & TH_CWR:
+        facts.ecn = ECN_ACCECN_OFFERED if flags & TH_AE else ECN_OFFERED
+    if options.has & OPT_MPTCP:
+        facts.mptcp = MP_OFFERED
+    if payload:
+        facts.fast_open = TFO_DATA
+    elif options.fast_open == 1:
+        facts.fast_open = TFO_COOKIE_REQUEST
+
+# What of a SYN-ACK answers an offer: the bits (AE, CWR, ECE), and 8 for MPTCP.
+cdef inline uint8_t answer_of(uint16_t flags, const Options* options) noexcept nogil:
+    return ((8 if options.has & OPT_MPTCP else 0) | (4 if flags & TH_AE else 0)
+            | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0))
+
+# RFC 3168 section 6.1.1 and RFC 9768 table 2.
+cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
+    cdef int bits = answer & 7
+    if facts.mptcp == MP_OFFERED and answer & 8:
+        facts.mptcp = MP_AGREED
+    if facts.ecn == ECN_ACCECN_OFFERED and (bits == 2 or bits == 3 or bits == 4 or bits == 6):
+        facts.ecn = ECN_ACCECN_AGREED
+    elif (facts.ecn == ECN_OFFERED or facts.ecn == ECN_ACCECN_OFFERED) and bits & 1 and not bits & 2:
+        facts.ecn = ECN_AGREED
+
+# ------------------------------------------------------------------------------------------------ copies
+
+cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
+    if facts.copies == 0:
+        facts.copies = arena_take(&core.copies)
+    return <Copies*>arena_at(&core.copies, facts.copies)
+
+cdef inline void ring_push(Ring* ring, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    cdef Copy* copy = &ring.copies[ring.next]
+    copy.time_ns = time_ns
+    copy.opening = opening[0]
+    copy.seq_end = seq_end
+    ring.next = (ring.next + 1) % MAX_COPIES
+    if ring.count < MAX_COPIES:
+        ring.count += 1
+
+# The i-th remembered copy, the oldest one first.
+cdef inline const Copy* ring_at(const Ring* ring, int i) noexcept nogil:
+    return &ring.copies[(ring.next + MAX_COPIES - ring.count + i) % MAX_COPIES]
+
+cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
+    ring_push(&copies.ring, time_ns, opening, seq_end)
+    copies.total += 1
+
+# Remembers a SYN or SYN-ACK of the sender until the peer has answered. The usual single one stands in Facts alone, its
+# time in syn_first. Before: that is not yet changed by this segment.
+cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogil:
+    cdef Opening* first = &x.facts.opening[x.d]
+    cdef bint client = x.d == client_end(x.flow)
+    cdef bint usual = client == (not x.segment.flags & TH_ACK)
+    cdef EndCopies* copies
+    if not first.marks & OM_COPY:
+        first[0] = opening[0]
+        set_window_shifts(x.flow, x.facts)
+        if usual:
+            return
+    elif x.flow.seq[x.d].marks & EM_SYN_ACKED:
+        return
+    copies = &copies_of(x.core, x.facts).end[x.d]
+    if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
+        push_copy(copies, x.facts.syn_first[SK_SYN] if client else x.facts.syn_first[SK_SYNACK], first, first.isn + 1)
+    push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
+
+# Counts a SYN or SYN-ACK; `kind` is SK_*.
+cdef inline void note_time(Context* x, int kind) noexcept nogil:
+    cdef Copies* copies
+    if x.facts.syns[kind] == 0:
+        x.facts.syns[kind] = 1
+        x.facts.syn_first[kind] = x.packet.time_ns
+        return
+    copies = copies_of(x.core, x.facts)
+    if x.facts.syns[kind] == 1:
+        copies.syn_count[kind] = 1
+        x.facts.syns[kind] = 2
+    copies.syn_count[kind] += 1
+    copies.syn_last[kind] = x.packet.time_ns
+
+# Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
+cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
+    cdef Copies* copies
+    cdef uint32_t i, known
+    if x.segment.seq == first_isn and (x.facts.copies == 0 or copies_of(x.core, x.facts).variants == 0):
+        return
+    copies = copies_of(x.core, x.facts)
+    if copies.variants == 0:
+        copies.variants = 1
+        copies.isns[0] = first_isn
+    known = copies.variants if copies.variants < MAX_COPIES else MAX_COPIES
+    for i in range(known):
+        if copies.isns[i] == x.segment.seq:
+            return
+    copies.isns[copies.variants % MAX_COPIES] = x.segment.seq
+    copies.variants += 1

@@ -1,0 +1,113 @@
+# The handshake's two round trips: which copy of a SYN or SYN-ACK an acknowledgement answers (SPEC 4 "Opening").
+from libc.stdint cimport int64_t, uint32_t
+
+from synfin._core.copies cimport copies_of, ring_at, set_window_shifts
+from synfin._core.core cimport *
+from synfin._core.seq cimport seq_ge, seq_gt
+from synfin._core.tcp cimport tcp_timestamps
+
+# Does this segment acknowledge exactly a SYN of the peer with this ISN, or for the client all of its payload as well?
+cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
+    return (x.segment.ack == isn + 1
+            or (x.d != client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload))
+
+# Which of the peer's copies this first acknowledgement answers. Returns the quality; OUT copy.
+cdef inline int choose_copy(Context* x, EndCopies* copies, Copy* chosen) noexcept nogil:
+    cdef uint32_t ts_val = 0, ts_ecr = 0
+    cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
+    cdef const Copy* copy
+    cdef const Copy* exact = ring_at(&copies.ring, copies.ring.count - 1)
+    cdef const Copy* match = NULL
+    cdef int i
+    cdef int matches = 0
+    cdef int64_t same = copies.total - copies.ring.count
+    for i in range(copies.ring.count):
+        copy = ring_at(&copies.ring, i)
+        if acks_syn(x, copy.opening.isn):
+            exact = copy
+    for i in range(copies.ring.count):
+        copy = ring_at(&copies.ring, i)
+        if copy.opening.isn != exact.opening.isn:
+            continue
+        same += 1
+        if echo and copy.opening.has & OPT_TIMESTAMPS and copy.opening.ts_val == ts_ecr:
+            matches += 1
+            match = copy
+    if same > 1 and matches == 1:
+        chosen[0] = match[0]
+        return RQ_MATCHED
+    chosen[0] = exact[0]
+    return RQ_CLEAN if same == 1 else RQ_AMBIGUOUS
+
+# The sender acknowledges the peer's SYN for the first time: settles which copy it answers, that end's columns, and the
+# round trip between the tap and the sender. Before: the accounts do not hold this segment yet.
+cdef inline void handshake_answer(Context* x) noexcept nogil:
+    cdef int peer = 1 - x.d
+    cdef bint by_server = peer == client_end(x.flow)
+    cdef Facts* facts = x.facts
+    cdef Seq* peer_seq = &x.flow.seq[peer]
+    cdef Copies* copies = NULL
+    cdef Copy chosen
+    cdef int quality = RQ_CLEAN
+    cdef int64_t rtt
+    if facts.copies:
+        copies = copies_of(x.core, facts)
+    if copies != NULL and copies.end[peer].total:
+        quality = choose_copy(x, &copies.end[peer], &chosen)
+        if facts.opening[peer].isn != chosen.opening.isn and not peer_seq.marks & EM_BEYOND:
+            peer_seq.nxt = chosen.seq_end
+        facts.opening[peer] = chosen.opening
+        set_window_shifts(x.flow, facts)
+    else:
+        chosen.opening = facts.opening[peer]
+        if by_server and facts.syns[SK_SYN]:
+            chosen.time_ns = facts.syn_first[SK_SYN]
+        elif not by_server and facts.syns[SK_SYNACK]:
+            chosen.time_ns = facts.syn_first[SK_SYNACK]
+        else:
+            return                       # the SYN came to the tap after its answer
+    if not x.segment.flags & TH_SYN and (
+            x.segment.payload_bytes or x.segment.flags & TH_FIN
+            or seq_gt(x.segment.ack, chosen.opening.isn + 1 + (facts.syn_payload if by_server else 0))):
+        quality = RQ_AMBIGUOUS
+    rtt = x.packet.time_ns - chosen.time_ns
+    if by_server:
+        facts.marks |= FF_SYN_ANSWERED
+        if facts.copies:
+            copies.used_syn = chosen.time_ns
+            copies.has_used_syn = 1
+        if peer_seq.marks & EM_BEYOND:
+            return
+    if rtt < 0:
+        return
+    if by_server:
+        facts.rtt_server = rtt
+        facts.quality_server = quality
+        facts.marks |= FF_RTT_SERVER
+    else:
+        facts.rtt_client = rtt
+        facts.quality_client = quality
+        facts.marks |= FF_RTT_CLIENT
+    if quality != RQ_AMBIGUOUS:
+        interval_rtt(&x.core.intervals, x.effective, 0 if by_server else 1, rtt)
+
+# Marks the peer's SYN as acknowledged where this segment does so first.
+cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
+    cdef Seq* peer = &x.flow.seq[1 - x.d]
+    if (peer.marks & (EM_SYN | EM_SYN_ACKED)) != EM_SYN or not x.segment.flags & TH_ACK:
+        return
+    if not seq_ge(x.segment.ack, x.facts.opening[1 - x.d].isn + 1):
+        if x.facts.copies == 0 or copies_of(x.core, x.facts).variants < 2:
+            return
+        # With several ISNs, any of them may be meant.
+        if not acknowledges_some_copy(x, &copies_of(x.core, x.facts).end[1 - x.d].ring):
+            return
+    handshake_answer(x)
+    peer.marks |= EM_SYN_ACKED
+
+cdef inline bint acknowledges_some_copy(Context* x, const Ring* ring) noexcept nogil:
+    cdef int i
+    for i in range(ring.count):
+        if acks_syn(x, ring.copies[i].opening.isn):
+            return True
+    return False
