@@ -42,7 +42,7 @@ def _only(context: click.Context, parameter: click.Parameter, value: str | None)
 
 @click.command(short_help="Explain a connection, segment by segment.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@click.option("--flow", "flow_id", type=click.IntRange(min=0), metavar="ID", help="The record with this flow_id.")
+@click.option("--flow", "flow_id", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="The record with this flow_id.")
 @click.option(
     "--client",
     callback=_endpoint,
