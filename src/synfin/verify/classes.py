@@ -308,7 +308,9 @@ CLASSES: tuple[Class, ...] = (
     Class(
         "fraction_overflow",
         INSTANTS,
-        lambda p: any(one.packet and one.step and _wrapped(one.packet.time, one.step.segment.time) for one in p.points or (p,)),
+        lambda p: any(
+            one.packet and one.step and _wrapped(one.packet.time, one.step.segment.time) for one in p.points or (p,)
+        ),
         "The timestamp's fraction holds more than a second. tshark turns microseconds into nanoseconds in 32 bits, which "
         "wrap around; the two differ by a multiple of 2^32 ns.",
     ),
