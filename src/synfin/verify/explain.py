@@ -157,6 +157,9 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
         instants = [evidence.life(life).whole[difference.column] for life in difference.others]
         if difference.ours == (min(instants) if difference.column == "first_seen" else max(instants)):
             found["file_order"] = []
+    if not found and points and evidence.unit > 1:
+        point = points[0]._replace(column=difference.column, points=points)
+        found[_name(point, evidence)] = [point.number]
     return found
 
 

@@ -180,7 +180,7 @@ def _headers(path: str) -> Iterator[Header]:
                 int(block.split()[0]), _instant(values["Collected"]),
                 _end(values["IP  Srce"], values["TCP SPRT"]), _end(values["IP  Dest"], values["DPRT"]),
                 int(values["FLG"].split("0x")[1].rstrip(")"), 16), int(values["SEQ"], 16), int(values["ACK"], 16),
-                int(values["DLEN"].split()[0]), int(values["WIN"]),
+                max(0, (int(values["DLEN"].split()[0]) + 2**31) % 2**32 - 2**31), int(values["WIN"]),
             )  # fmt: skip
         except (KeyError, ValueError, IndexError):
             continue

@@ -8,7 +8,7 @@ from synfin.verify.classes import CLASSES, Class
 from synfin.verify.points import MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
 
 _HOLDS = {one.name: one.holds for one in CLASSES}
-_FLAGS = ("syns", "fin", "rst")
+_FLAGS = ("syns", "syn", "synack", "fin", "rst")
 _OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamps")
 _INSTANTS = ("first_seen", "last_seen")
 
@@ -37,6 +37,14 @@ def _silence(point: Point) -> int:
     """Nanoseconds by tcptrace's clock since the packet before."""
     before = [one.packet.time for one in point.points if one.packet and one.number < point.number]
     return abs(point.packet.time - before[-1]) if before and point.packet else 0
+
+
+def _same_numbers(earlier: Point, point: Point) -> bool:
+    """Did an earlier segment of the same end carry some of the sequence numbers?"""
+    if not (earlier.step and point.step) or earlier.number >= point.number:
+        return False
+    one, other = earlier.step.segment, point.step.segment
+    return (other.seq - one.seq) % 2**32 < one.payload or (one.seq - other.seq) % 2**32 < other.payload
 
 
 def _any(holds: Callable[[Point], bool]) -> Callable[[Point], bool]:
@@ -77,6 +85,12 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         ("payload_bytes",),
         lambda p: p.step is not None and p.step.fragment,
         "The first of several IP fragments: tcptrace does not know how much payload it carries.",
+    ),
+    Class(
+        "jumbogram",
+        ("payload_bytes",),
+        lambda p: p.theirs == 0 and p.ours > 65535,
+        "A jumbogram (RFC 2675): IPv6's own length field holds 0, and tcptrace goes by it.",
     ),
     Class(
         "beside_misread",
@@ -160,6 +174,13 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "A byte of this way was sent in a probe of a window of 0, which tcptrace does not enter among the bytes sent.",
     ),
     Class(
+        "turned_round",
+        ("retransmitted",),
+        lambda p: p.theirs > p.ours and (p.below_nxt or 0) <= 0 and any(_same_numbers(one, p) for one in p.points),
+        "The way has carried 4 GiB, and its sequence numbers come round again: tcptrace still remembers the bytes of the turn "
+        "before and takes new ones for their repetition.",
+    ),
+    Class(
         "shown_by_empty",
         ("retransmitted", "out_of_order"),
         lambda p: (
@@ -201,8 +222,8 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "beyond_the_clock",
         (*_INSTANTS, *ROUND_TRIPS),
-        _any(lambda p: bool(p.step and not 0 < p.step.stamp < 2**32 * 10**9)),
-        "A timestamp that 32 bits of seconds do not hold, or none.",
+        _any(lambda p: bool(p.step and not 0 < p.step.stamp < 2**31 * 10**9)),
+        "A timestamp that 31 bits of seconds do not hold, or 0, which tcptrace takes for none.",
     ),
     Class(
         "scale_not_agreed",
@@ -248,9 +269,16 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "long_silence",
         ("border",),
-        lambda p: p.begins == (False, True) and _silence(p) > 4 * 3600 * 10**9,
+        lambda p: p.begins == (False, True) and (_silence(p) > 4 * 3600 * 10**9 or _HOLDS["lone_timestamp"](p)),
         "More than 4 hours from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
         "takes a lone timestamp far ahead for an error.",
+    ),
+    Class(
+        "without_syn",
+        ("border",),
+        lambda p: p.begins == (False, True) and not any(one.packet and one.packet.flags & SYN for one in p.points),
+        "The capture holds no SYN of the connection. tcptrace begins such a connection again after a pause or a FIN; synfin goes "
+        "on within `idle_timeout`.",
     ),
     Class(
         "record_ended",

@@ -77,9 +77,14 @@ class Sender:
         bare_syn = bool(header.flags & SYN) and size == 1
         self.waiting += [Sent(low, high, header.time, bare_syn) for low, high in fresh]
         self.high = max(self.high, end)
-        if sum(high - low for low, high in fresh) < size:
+        if sum(high - low for low, high in fresh) < size or self._lapped(start, end):
             return {"retransmission"}
         return {"out_of_order"} if known and start < before else set()
+
+    def _lapped(self, start: int, end: int) -> bool:
+        """Were these numbers in use one turn of the sequence space before? tcptrace remembers them still."""
+        first = bisect_left(self.seen, start - 2**32 + 1, key=lambda one: one[1])
+        return start >= 2**32 and first < len(self.seen) and self.seen[first][0] < end - 2**32
 
     def _add(self, start: int, end: int) -> list[tuple[int, int]]:
         """Enter a stretch among those seen; returns its parts that are new."""
@@ -134,7 +139,7 @@ class Rules:
         marks = sender.send(header, peer.window)
         if header.flags & ACK:
             peer.acknowledged(header)
-        if not header.flags & (SYN | RST):
+        if header.flags & (SYN | RST | ACK) == ACK:
             sender.window = header.window
             if header.window == 0:
                 marks.add("zero_window")
