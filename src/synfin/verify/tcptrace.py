@@ -16,7 +16,7 @@ from typing import Any
 
 from synfin.verify.join import Column
 from synfin.verify.lives import End, Life, Packet, Pair, end, pair_of
-from synfin.verify.tcptrace_rules import Header, Rules
+from synfin.verify.tcptrace_rules import FIN, RST, Header, Rules
 from synfin.verify.tools import TCPTRACE, ToolError, run
 from synfin.verify.witness import Step
 
@@ -113,27 +113,28 @@ def tenths(nanoseconds: int | None) -> str:
 def with_packets(path: str, lives: list[Life], steps: Mapping[int, Step]) -> list[Life]:
     """The same connections with their packets, and each value of COLUMNS that tcptrace's rules give for them.
 
-    Connections between the same ends follow one another: each has as many packets as its row says. ``steps`` are synfin's
+    Connections between the same ends follow one another: each has as many packets each way as its row says. ``steps`` are synfin's
     packets by number.
     """
     numbers = Numbers(steps)
     found = [Life(life.pair, life.name, (dict(life.ways[0]), dict(life.ways[1])), dict(life.whole)) for life in lives]
-    left = {life.name: sum(way["packets"] for way in life.ways) for life in found}
+    left = {life.name: [way["packets"] for way in life.ways] for life in found}
     rules = {life.name: Rules(life.pair) for life in found}
     of_pair: dict[Pair, list[Life]] = {}
-    for life in reversed(found):
+    for life in found:
         of_pair.setdefault(life.pair, []).append(life)
     for header in _headers(path):
         number = numbers.of(header)
         waiting = of_pair.get(pair_of(header.src, header.dst), [])
-        while waiting and not left[waiting[-1].name]:
-            waiting.pop()
-        if not waiting or header.src == header.dst:
+        while waiting and not any(left[waiting[0].name]):
+            waiting.pop(0)
+        life = next((one for one in waiting if left[one.name][one.pair.index(header.src)]), None)
+        if life is None:
             continue
-        life = waiting[-1]
-        left[life.name] -= 1
+        left[life.name][life.pair.index(header.src)] -= 1
         marks = rules[life.name].take(header)
-        life.packets.append(Packet(number, header.time, header.src, header.dst, header.flags, header.length, marks, ""))
+        flags = header.flags if header.time else header.flags & ~(FIN | RST)  # not counted where there is no time
+        life.packets.append(Packet(number, header.time, header.src, header.dst, flags, header.length, marks, ""))
     for life in found:
         for one, way in zip(life.pair, life.ways, strict=True):
             sender = rules[life.name].senders[one]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from synfin.verify.classes import CLASSES, Class
-from synfin.verify.points import MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
+from synfin.verify.points import ACK, MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
 
 _HOLDS = {one.name: one.holds for one in CLASSES}
 _FLAGS = ("syns", "syn", "synack", "fin", "rst")
@@ -174,6 +174,12 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "A byte of this way was sent in a probe of a window of 0, which tcptrace does not enter among the bytes sent.",
     ),
     Class(
+        "window_without_ack",
+        ("zero_windows",),
+        lambda p: p.ours > p.theirs and p.step is not None and not p.step.segment.flags & ACK,
+        "A segment without ACK that announces a window of 0: tcptrace takes no window from it.",
+    ),
+    Class(
         "turned_round",
         ("retransmitted",),
         lambda p: p.theirs > p.ours and (p.below_nxt or 0) <= 0 and any(_same_numbers(one, p) for one in p.points),
@@ -221,7 +227,7 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     ),
     Class(
         "beyond_the_clock",
-        (*_INSTANTS, *ROUND_TRIPS),
+        (*_INSTANTS, *ROUND_TRIPS, "fin", "rst"),
         _any(lambda p: bool(p.step and not 0 < p.step.stamp < 2**31 * 10**9)),
         "A timestamp that 31 bits of seconds do not hold, or 0, which tcptrace takes for none.",
     ),
@@ -272,6 +278,12 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         lambda p: p.begins == (False, True) and (_silence(p) > 4 * 3600 * 10**9 or _HOLDS["lone_timestamp"](p)),
         "More than 4 hours from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
         "takes a lone timestamp far ahead for an error.",
+    ),
+    Class(
+        "each_way_alone",
+        ("border",),
+        lambda p: all(0 in [way["packets"] for way in life.ways] for life in p.difference.others),
+        "tcptrace makes a connection of each way alone, and so of none a complete one.",
     ),
     Class(
         "without_syn",
