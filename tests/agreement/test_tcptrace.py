@@ -10,6 +10,7 @@ import pytest
 from synfin.verify import run, tools
 from synfin.verify.lives import Life, synfin_rows
 from synfin.verify.tcptrace import tcptrace
+from synfin.verify.tcptrace_rules import Header, Rules
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOSS = ("14-resends.pcap", "15-resends-behind-loss.pcap")
@@ -58,6 +59,34 @@ def test_a_changed_value_is_unexplained(monkeypatch, column, value):
 
     monkeypatch.setattr(run, "tcptrace", doctored)
     assert [one[0] for one in unexplained(EXAMPLES / "20-close-4way.pcap")] == [column]
+
+
+A, B = (bytes(4), 1), (bytes(4), 2)
+
+
+def header(number: int, src, flags: int, seq: int, ack: int, *, length: int = 0, window: int = 100) -> Header:
+    """One packet a millisecond."""
+    return Header(number, number * 10**6, src, B if src == A else A, flags, seq % 2**32, ack, length, window)
+
+
+def test_rules_of_resends_holes_and_round_trips():
+    """A loss: the second of three segments is missing, comes late, and is sent again; the sequence numbers wrap."""
+    start = 2**32 - 50
+    packets = [
+        header(1, A, 2, start - 1, 0), header(2, B, 18, 500, start), header(3, A, 16, start, 501),
+        header(4, A, 24, start, 501, length=100), header(5, A, 24, start + 200, 501, length=100), header(7, B, 16, 501, 50),
+        header(9, A, 24, start + 100, 501, length=100), header(10, A, 24, start + 100, 501, length=100),
+        header(14, B, 16, 501, 250), header(20, A, 24, start + 300, 501, length=10), header(23, B, 16, 501, 260, window=0),
+        header(24, A, 16, start + 310, 501, length=1), header(25, A, 16, start + 310, 501, length=1),
+    ]  # fmt: skip
+    rules = Rules((A, B))
+    marks = {one.number: rules.take(one) for one in packets}
+    assert {number: set(found) for number, found in marks.items() if found} == {
+        9: {"out_of_order"}, 10: {"retransmission"}, 23: {"zero_window"},
+    }  # fmt: skip
+    sender = rules.senders[A]
+    assert (sender.samples, sender.syn_sample) == (3, 10**6)  # the SYN, the first segment, the one after the loss
+    assert (sender.smallest, sender.largest) == (10**6, 3 * 10**6)
 
 
 def row(**changed: str) -> dict[str, str]:
