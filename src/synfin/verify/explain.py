@@ -13,7 +13,7 @@ from functools import cached_property
 from synfin.verify.classes import CLASSES, Class
 from synfin.verify.join import Difference, match
 from synfin.verify.lives import Life, Packet, Pair, pair_of
-from synfin.verify.points import PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
+from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
 from synfin.verify.witness import Seen, Step
 
 UNEXPLAINED = "unexplained"
@@ -122,7 +122,10 @@ def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
         "payload_bytes",
     ):
         return {}  # the slow tracker does not agree with the core
-    if sum(point.theirs for point in points) != (difference.theirs or 0):
+    beyond = sum(point.theirs for point in points) - (difference.theirs or 0)
+    if beyond > 0 and beyond % 256 == 0 and evidence.unit > 1 and difference.column in BYTE_COUNTERS:
+        return {"byte_counter": [points[0].number]}
+    if beyond:
         return {}  # not the packets that the row was made from
     for point in points:
         if point.ours != point.theirs:

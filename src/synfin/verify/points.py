@@ -13,6 +13,7 @@ MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplic
 FLAGS = ("syn", "synack", "fin", "rst")
 PACKET_COLUMNS = ("packets", "payload_bytes", "syns", *FLAGS, *MARKS)
 WHOLE_COLUMNS = ("wireshark_completeness", "wireshark_initial_rtt")  #: that all packets of a stream give together
+BYTE_COUNTERS = ("syns", "fin", "rst")  #: that tcptrace keeps in 8 bits
 ROUND_TRIPS = ("rtt_syn", "rtt_samples", "rtt_min", "rtt_max")
 #: The other tool's names of these marks.
 _TSHARK_MARK = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from synfin.verify.join import Column
 from synfin.verify.lives import End, Life, Packet, Pair, end, pair_of
-from synfin.verify.tcptrace_rules import FIN, RST, Header, Rules
+from synfin.verify.tcptrace_rules import Header, Rules
 from synfin.verify.tools import TCPTRACE, ToolError, run
 from synfin.verify.witness import Step
 
@@ -133,8 +133,7 @@ def with_packets(path: str, lives: list[Life], steps: Mapping[int, Step]) -> lis
             continue
         left[life.name][life.pair.index(header.src)] -= 1
         marks = rules[life.name].take(header)
-        flags = header.flags if header.time else header.flags & ~(FIN | RST)  # not counted where there is no time
-        life.packets.append(Packet(number, header.time, header.src, header.dst, flags, header.length, marks, ""))
+        life.packets.append(Packet(number, header.time, header.src, header.dst, header.flags, header.length, marks, ""))
     for life in found:
         for one, way in zip(life.pair, life.ways, strict=True):
             sender = rules[life.name].senders[one]

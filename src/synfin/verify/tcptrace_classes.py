@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from synfin.verify.classes import CLASSES, Class
-from synfin.verify.points import ACK, MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
+from synfin.verify.points import ACK, BYTE_COUNTERS, MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
 
 _HOLDS = {one.name: one.holds for one in CLASSES}
 _FLAGS = ("syns", "syn", "synack", "fin", "rst")
@@ -111,6 +112,12 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "each bit.",
     ),
     Class(
+        "byte_counter",
+        BYTE_COUNTERS,
+        lambda _: False,  # seen in the sum, see explain.py
+        "tcptrace counts SYN, FIN and RST in 8 bits: 256 of them are none.",
+    ),
+    Class(
         "odd_syn",
         ("syns", "syn", "synack"),
         _HOLDS["odd_syn"],
@@ -201,8 +208,9 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "mark_of_both",
         ("retransmitted", "out_of_order"),
         lambda p: p.raised("retransmitted", "out_of_order") and p.marked("retransmission", "out_of_order"),
-        "A segment that repeats bytes and fills a hole, too. tcptrace calls it a resend; so does synfin, but it also "
-        "keeps what no acknowledgement covers apart.",
+        "A segment below the highest number sent, some of whose bytes are new: tcptrace counts it as out of order, and as a "
+        "resend where it has seen others of them; synfin as the one or the other, and knows also bytes that only an empty "
+        "segment or an acknowledgement has shown.",
     ),
     Class(
         "beside_odd",
@@ -227,9 +235,18 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     ),
     Class(
         "beyond_the_clock",
-        (*_INSTANTS, *ROUND_TRIPS, "fin", "rst"),
+        (*_INSTANTS, *ROUND_TRIPS),
         _any(lambda p: bool(p.step and not 0 < p.step.stamp < 2**31 * 10**9)),
         "A timestamp that 31 bits of seconds do not hold, or 0, which tcptrace takes for none.",
+    ),
+    Class(
+        "file_order",
+        _INSTANTS,
+        lambda p: any(
+            one.packet and other.packet and one.packet.time > other.packet.time for one, other in pairwise(p.points)
+        ),
+        "The packets are not in the order of time. tcptrace takes the first and last packet in the file; `first_seen` and "
+        "`last_seen` are the smallest and largest timestamps.",
     ),
     Class(
         "scale_not_agreed",

@@ -77,9 +77,12 @@ class Sender:
         bare_syn = bool(header.flags & SYN) and size == 1
         self.waiting += [Sent(low, high, header.time, bare_syn) for low, high in fresh]
         self.high = max(self.high, end)
+        marks = set()
         if sum(high - low for low, high in fresh) < size or self._lapped(start, end):
-            return {"retransmission"}
-        return {"out_of_order"} if known and start < before else set()
+            marks.add("retransmission")
+        if known and any(low < before for low, _ in fresh):
+            marks.add("out_of_order")
+        return marks
 
     def _lapped(self, start: int, end: int) -> bool:
         """Were these numbers in use one turn of the sequence space before? tcptrace remembers them still."""
