@@ -48,9 +48,9 @@ lint: $(VENV)/.linted
 docs: $(VENV)/.tested
 	$(PY) tools/render_docs.py
 
-# docs/agreement.md from the captures in SYNFIN_CAPTURES (needs tshark).
+# docs/agreement.md from the captures in SYNFIN_CAPTURES (needs tshark and tcptrace).
 agreement: $(VENV)/.tested
-	$(PY) tests/agreement/write.py docs/agreement.md
+	PYTHONPATH=tests $(PY) tests/agreement/write.py docs/agreement.md
 
 # Records the example captures again (network namespaces, needs root).
 examples:

@@ -15,10 +15,11 @@ from pathlib import Path
 from synfin.verify import tools
 from synfin.verify.join import TSHARK_COLUMNS, Joined, join
 from synfin.verify.lives import synfin_rows
-from synfin.verify.run import settle
+from synfin.verify.run import against_tcptrace, settle
 
 ROOT = Path(os.environ.get("SYNFIN_CAPTURES") or "no-folder")
 HAS_TSHARK = shutil.which("tshark") is not None
+HAS_TCPTRACE = shutil.which("tcptrace") is not None
 
 
 def index(name: str = "INDEX.tsv") -> list[dict[str, str]]:
@@ -43,6 +44,21 @@ def against_tshark(capture: dict[str, str]) -> Joined:
     if joined.differences:
         settle(path, joined, tools.tshark(path))
     return joined
+
+
+def with_tcptrace(capture: dict[str, str]) -> Joined | str:
+    """The comparison of one capture with tcptrace, which is run on it; or why there is none."""
+    path = str(ROOT / capture["path"])
+    try:
+        return against_tcptrace(path, synfin_rows(path)[0])
+    except tools.ToolError as error:
+        return str(error).replace(path, "a capture")
+
+
+@cache
+def all_against_tcptrace() -> dict[str, Joined | str]:
+    """Every shared capture by its path in the folder."""
+    return {capture["path"]: with_tcptrace(capture) for capture in with_tshark_rows()}
 
 
 @cache

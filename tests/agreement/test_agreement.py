@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from suite import HAS_TSHARK, ROOT, all_against_tshark, with_tshark_rows
+from suite import HAS_TCPTRACE, HAS_TSHARK, ROOT, all_against_tcptrace, all_against_tshark, with_tshark_rows
 
 from synfin.verify import tools
 from synfin.verify.classes import ARGUMENTS
+from synfin.verify.join import Joined
 from synfin.verify.lives import text
 
 pytestmark = [
@@ -42,6 +43,29 @@ def test_columns_that_have_one_meaning_are_equal_but_for_few():
         equal += joined.equal
     for column in ("packets", "payload_bytes", "rst", "first_seen", "last_seen", "mss", "window_scale", "zero_windows"):
         assert equal[column] > 0.99 * compared[column] > 0, column
+
+
+@pytest.mark.skipif(not HAS_TCPTRACE, reason="tcptrace is not on the PATH")
+def test_no_difference_from_tcptrace_is_unexplained():
+    found = {path: one for path, one in all_against_tcptrace().items() if isinstance(one, Joined)}
+    unexplained = [
+        (path, one.column, [text(end) for end in one.pair], one.ours, one.theirs, one.parts)
+        for path, joined in found.items()
+        for one in joined.differences
+        if not one.explained
+    ]
+    assert unexplained == []
+    compared, equal = Counter(), Counter()
+    for joined in found.values():
+        compared += joined.compared
+        equal += joined.equal
+    assert len(found) > 200
+    for column in ("packets", "payload_bytes", "rst", "mss", "first_seen", "zero_windows", "out_of_order"):
+        assert equal[column] > 0.99 * compared[column] > 20_000, column
+    loose = sum(
+        name == "near_a_loss" for joined in found.values() for one in joined.differences for name, _ in one.parts
+    )
+    assert loose < 0.001 * compared["rtt_samples"]  # tcptrace's rule is known but for these
 
 
 def test_every_reason_has_an_argument():

@@ -1,20 +1,27 @@
 """Writes docs/agreement.md: what the agreement suite found on the shared captures.
 
-SYNFIN_CAPTURES=folder python tests/agreement/write.py docs/agreement.md
+SYNFIN_CAPTURES=folder PYTHONPATH=tests python tests/agreement/write.py docs/agreement.md
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from suite import all_against_tshark
+from shared import flow_rows, zeek_traces
+from suite import all_against_tcptrace, all_against_tshark
+from zeek_borders import cut_by_zeek
+from zeek_rows import EQUAL, columns, compare, verdict
 
 from synfin.verify import tools
 from synfin.verify.classes import ARGUMENTS
 from synfin.verify.explain import UNEXPLAINED
 from synfin.verify.join import TSHARK_COLUMNS, Joined
 from synfin.verify.report import class_counts
+from synfin.verify.tcptrace import COLUMNS as TCPTRACE_COLUMNS
+from synfin.verify.tcptrace_classes import TCPTRACE_ARGUMENTS
 
 HEAD = """# Agreement with other tools
 
@@ -36,41 +43,113 @@ What became of a packet in synfin is told by the slow tracker, which shares no c
 
 
 def tshark_section(found: dict[str, Joined]) -> list[str]:
-    total = Joined("tshark")
-    for joined in found.values():
-        total.add(joined)
-    counts = class_counts(total)
+    total = total_of("tshark", found.values())
     captures = sum(bool(joined.others or joined.mine) for joined in found.values())
+    return [
+        f"\n## {tools.version(tools.TSHARK)}\n",
+        counts_line(captures, total),
+        *table(total, [column.name for column in TSHARK_COLUMNS]),
+        "\nA difference may fall into several classes, one for each packet that it comes from. `border` counts pairs of ends that the "
+        "two cut into connections in different places. Of the marks (the last five columns) each tool has its own definition.\n",
+        *classes(total, ARGUMENTS),
+    ]
+
+
+def tcptrace_section(found: dict[str, Joined | str]) -> list[str]:
+    read = [one for one in found.values() if isinstance(one, Joined)]
+    total = total_of("tcptrace", read)
+    refused = Counter(one for one in found.values() if isinstance(one, str))
+    return [
+        f"\n## {tools.version(tools.TCPTRACE)}\n",
+        counts_line(len(read), total),
+        *table(total, [column.name for column in TCPTRACE_COLUMNS]),
+        "\n`rtt_syn` and the three after it are compared to a tenth of a millisecond, as tcptrace prints them; each is a round trip of "
+        "what the end sent. tcptrace prints sums only: its rules are applied to the packets that it prints, and a difference in a "
+        "count is explained only where they give its sum.\n",
+        *classes(total, TCPTRACE_ARGUMENTS),
+        "\nOf the other captures tcptrace gives nothing:\n",
+        *(f"- {number}: {why}" for why, number in refused.most_common()),
+    ]
+
+
+def zeek_section() -> list[str]:
+    """Zeek's own traces and the rows that its suite expects; there is no Zeek to run."""
+    found = [
+        (path, pair) for path, theirs in zeek_traces() for pair in compare(theirs, flow_rows(path), cut_by_zeek(path))
+    ]
+    counts = Counter(pair.why for _, pair in found)
+    in_columns = Counter(item for _, pair in found if pair.why == EQUAL for item in columns(pair).items())
+    names = list(dict.fromkeys(name for name, _ in in_columns))
+    return [
+        "\n## Zeek\n",
+        f"{len({path for path, _ in found})} traces of Zeek's own test suite and the {len(found)} TCP rows that it expects of them. "
+        "`zeek_conn_state` and `zeek_history` letter for letter:\n",
+        "| rows | |",
+        "| ---: | --- |",
+        *(f"| {number} | {why} |" for why, number in counts.most_common()),
+        "\nThe rows that are not equal, one by one:\n",
+        "| trace | Zeek | synfin | why |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {path.name} | {pair.theirs['conn_state']} {pair.theirs['history']} | {' '.join(verdict(pair.ours) or ('',))} | {pair.why} |"
+            for path, pair in found
+            if pair.why != EQUAL
+        ),
+        "\nThe equal rows' further columns:\n",
+        "| column | equal | for a reason |",
+        "| --- | ---: | --- |",
+        *(
+            f"| {name} | {in_columns[name, EQUAL]} | "
+            + ", ".join(f"{number}: {why}" for (one, why), number in in_columns.items() if one == name and why != EQUAL)
+            + " |"
+            for name in names
+        ),
+    ]
+
+
+def total_of(tool: str, found: Iterable[Joined]) -> Joined:
+    total = Joined(tool)
+    for joined in found:
+        total.add(joined)
+    return total
+
+
+def counts_line(captures: int, total: Joined) -> str:
     unexplained = sum(not one.explained for one in total.differences)
+    return (
+        f"{captures} captures, {total.others:,} connections by {total.tool}, {total.mine:,} records by synfin, "
+        f"{total.matched:,} matched. Differences: {len(total.differences):,}, unexplained: {unexplained}.\n"
+    )
+
+
+def table(total: Joined, names: list[str]) -> list[str]:
+    counts = class_counts(total)
     lines = [
-        f"\n## {tools.version('tshark')}\n",
-        f"{captures} captures, {total.others:,} streams by tshark, {total.mine:,} records by synfin, {total.matched:,} matched. "
-        f"Differences: {len(total.differences):,}, unexplained: {unexplained}.\n",
         "| column | compared | equal | differing | classes of the differences |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
-    for name in [*(column.name for column in TSHARK_COLUMNS), "border"]:
+    for name in [*names, "border"]:
         differing = sum(one.column == name for one in total.differences)
         if not total.compared[name] and not differing:
             continue
-        classes = sorted(((number, key[1]) for key, number in counts.items() if key[0] == name), reverse=True)
-        named = ", ".join(f"`{one}` {number:,}" for number, one in classes)
+        ranked = sorted(((number, key[1]) for key, number in counts.items() if key[0] == name), reverse=True)
+        named = ", ".join(f"`{one}` {number:,}" for number, one in ranked)
         shown = (f"{total.compared[name]:,}", f"{total.equal[name]:,}") if total.compared[name] else ("", "")
         lines.append(f"| {name} | {shown[0]} | {shown[1]} | {differing:,} | {named} |")
-    lines += [
-        "\nA difference may fall into several classes, one for each packet that it comes from. `border` counts pairs of ends that the "
-        "two cut into connections in different places. Of the marks (the last five columns) each tool has its own definition.\n",
-        "### Classes\n",
-        "| class | differences | argument |",
-        "| --- | ---: | --- |",
-    ]
-    for name, argument in ARGUMENTS.items():
+    return lines
+
+
+def classes(total: Joined, arguments: dict[str, str]) -> list[str]:
+    """Every reason that these captures show. Those that other captures may show stand in `synfin verify`'s code alone."""
+    counts = class_counts(total)
+    lines = ["| class | differences | argument |", "| --- | ---: | --- |"]
+    for name, argument in [*arguments.items(), (UNEXPLAINED, "none of the rules above holds")]:
         number = sum(count for (_, one), count in counts.items() if one == name)
-        lines.append(f"| `{name}` | {number:,} | {argument} |")
-    if unexplained:
-        lines.append(f"| `{UNEXPLAINED}` | {unexplained} | none of the rules above holds |")
+        if number:
+            lines.append(f"| `{name}` | {number:,} | {argument} |")
     return lines
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(HEAD + "\n".join(tshark_section(all_against_tshark())) + "\n", encoding="utf-8")
+    sections = tshark_section(all_against_tshark()) + tcptrace_section(all_against_tcptrace()) + zeek_section()
+    Path(sys.argv[1]).write_text(HEAD + "\n".join(sections) + "\n", encoding="utf-8")

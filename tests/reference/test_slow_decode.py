@@ -47,6 +47,7 @@ LINKS = {
     "PPP serial, Cisco HDLC": (50, b"\x0f\0\x08\0" + IP4),
     "PPPoE": (ETHERNET, ethernet(struct.pack("!BBHHH", 0x11, 0, 1, len(IP4) + 2, 0x21) + IP4, ethertype=0x8864)),
     "MPLS": (ETHERNET, ethernet(b"\0\1\0\x40" + b"\0\2\1\x40" + IP6, ethertype=0x8847)),
+    "Cisco FabricPath": (ETHERNET, ethernet(b"\0\x60" + ethernet(IP6), ethertype=0x8903)),
 }
 
 

@@ -38,6 +38,7 @@ cdef enum:
     ET_PPPOE = 0x8864
     ET_QINQ = 0x88A8
     ET_BACKBONE = 0x88E7
+    ET_FABRIC = 0x8903       # Cisco FabricPath
     ET_QINQ_OLD = 0x9100
 
 cdef enum:

@@ -132,4 +132,6 @@ cdef inline int rare_step(Cursor* cursor, uint32_t* kind) noexcept nogil:
         return pass_over(cursor, 44, be16(cursor.at + 40), kind)
     elif now == ET_BACKBONE:
         return pass_over(cursor, 4, LK_ETHERNET, kind)
+    elif now == ET_FABRIC:  # tree (10 bits) and hop count (6 bits)
+        return pass_over(cursor, 2, LK_ETHERNET, kind)
     return VD_NOT_IP

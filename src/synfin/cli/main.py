@@ -35,7 +35,7 @@ def cli() -> None:
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
     synfin explain capture.pcap --first 1         one connection, segment by segment
     synfin extract x.pcap --flow ID -o y.pcapng   its packets
-    synfin verify capture.pcap                    the rows beside what tshark says
+    synfin verify capture.pcap                    the rows beside what tshark and tcptrace say
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
     glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C and

@@ -1,4 +1,4 @@
-"""`synfin verify`: the rows beside what tshark says of the same capture."""
+"""`synfin verify`: the rows beside what tshark and tcptrace say of the same capture."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import click
 from synfin.errors import ConfigError
 
 
-@click.command(short_help="Compare the rows with tshark's.")
+@click.command(short_help="Compare the rows with tshark's and tcptrace's.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
 @click.option(
     "--json", "as_json", is_flag=True, help="The result as JSON: one object per capture, with every difference."
 )
 def verify(captures: tuple[str, ...], as_json: bool) -> int:
-    """Compare synfin's rows of each CAPTURE with tshark's, and name the reason of each difference.
+    """Compare synfin's rows of each CAPTURE with tshark's and tcptrace's, and name the reason of each difference.
 
-    tshark is run as a program; where it is not installed, the rows are compared with synfin's slow tracker. A difference without a reason is printed with its packets and with the command that shows them. Reasons need the extra
+    Both are run as programs where they are installed; without either, the rows are compared with synfin's slow tracker. A
+    difference without a reason is printed with its packets and with the command that shows them. Reasons need the extra
     `reference` (pip install 'synfin[reference]').
 
     Whole captures are compared. For some connections, or a window of time, write their packets to a capture of their own with

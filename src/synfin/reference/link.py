@@ -15,7 +15,9 @@ from .wireless import avs, prism, radiotap, wlan
 IPV4, IPV6, MPLS, PPPOE = (
     ethernet.ETH_TYPE_IP, ethernet.ETH_TYPE_IP6, ethernet.ETH_TYPE_MPLS, ethernet.ETH_TYPE_PPPoE,
 )  # fmt: skip
-BRIDGED, BACKBONE = 0x6558, 0x88E7
+BRIDGED = 0x6558
+#: Ethernet types before another Ethernet header, and the bytes between: IEEE 802.1ah and Cisco FabricPath have some.
+FRAMED = {BRIDGED: 0, 0x88E7: 4, 0x8903: 2}
 VLAN_TYPES = {ethernet.ETH_TYPE_8021Q, ethernet.ETH_TYPE_8021AD, 0x9100}
 MPLS_TYPES = {MPLS, ethernet.ETH_TYPE_MPLS_MCAST}
 PPP_TO_ETHERTYPE = {ppp.PPP_IP: IPV4, ppp.PPP_IP6: IPV6, 0x0281: MPLS, 0x0283: MPLS}
@@ -199,11 +201,8 @@ def to_ip(data: bytes, kind: int | None, offset: int) -> tuple[int, int, int | N
             kind, offset = ppp_protocol(data, offset + 6)
         elif kind in MPLS_TYPES:
             kind, offset = label(data, kind, offset)
-        elif kind == BACKBONE:
-            need(data, offset, 4)
-            kind, offset = ethernet_type(data, offset + 4)
-        elif kind == BRIDGED:
-            kind, offset = ethernet_type(data, offset)
+        elif kind in FRAMED:
+            kind, offset = ethernet_type(data, offset + FRAMED[kind])
         else:
             raise Skip("not_ip")
     return kind, offset, vlan

@@ -28,6 +28,7 @@ DECODED = {
         "pppoes",
         "mpls",
         "pwethcw",
+        "cfp",
     ),
     *(
         "ip",
@@ -43,6 +44,12 @@ DECODED = {
 }
 if "tunnel" in ENUMS:
     DECODED |= {"gre", "erspan", "udp", "vxlan", "geneve", "gtp", "wlan", "radiotap", "wlan_radio", "ppi"}
+
+
+#: Columns that timestamps give.
+INSTANTS = (
+    "first_seen", "last_seen", "syn_time", "synack_time", "fin_time", "rst_time", "rtt_handshake", "wireshark_initial_rtt",
+)  # fmt: skip
 
 
 class Class(NamedTuple):
@@ -128,6 +135,13 @@ CLASSES: tuple[Class, ...] = (
         lambda p: p.step is not None and p.step.segment.ip_bytes > p.step.room,
         "The IP header announces more bytes than the frame had on the wire by the capture's own account: somebody cut the "
         "file and its lengths. synfin takes lengths from the IP header, tshark the smaller of the two.",
+    ),
+    Class(
+        "check_sequence",
+        ("payload_bytes",),
+        lambda p: p.step is not None and p.step.segment.ip_bytes == p.step.room and p.ours - p.theirs == 4,
+        "The IP packet ends where the frame ends. tshark takes the last 4 bytes of an Ethernet frame inside another for a "
+        "check sequence that is not there, and with them payload; synfin takes lengths from the IP header.",
     ),
     # --- Flags ----------------------------------------------------------------------------------------------------------
     Class(
@@ -286,24 +300,24 @@ CLASSES: tuple[Class, ...] = (
     # --- Values ---------------------------------------------------------------------------------------------------------
     Class(
         "lone_timestamp",
-        ("first_seen", "last_seen", "syn_time", "synack_time", "fin_time", "rst_time", "rtt_handshake"),
-        lambda p: any(
-            point.step is not None and point.step.stamp != point.step.segment.time for point in p.points or (p,)
-        ),
+        INSTANTS,
+        lambda p: any(one.step is not None and one.step.stamp != one.step.segment.time for one in p.points or (p,)),
         "A lone timestamp more than an hour ahead of its neighbours: synfin counts it in `time_outliers` and takes the "
         "clock's time instead; tshark takes it as it is.",
     ),
     Class(
         "fraction_overflow",
-        ("first_seen", "last_seen", "syn_time", "synack_time", "fin_time", "rst_time"),
-        lambda p: p.packet is not None and p.step is not None and _wrapped(p.packet.time, p.step.segment.time),
+        INSTANTS,
+        lambda p: any(
+            one.packet and one.step and _wrapped(one.packet.time, one.step.segment.time) for one in p.points or (p,)
+        ),
         "The timestamp's fraction holds more than a second. tshark turns microseconds into nanoseconds in 32 bits, which "
         "wrap around; the two differ by a multiple of 2^32 ns.",
     ),
     Class(
         "beyond_2116",
-        ("first_seen", "last_seen", "syn_time", "synack_time", "fin_time", "rst_time"),
-        lambda p: p.step is not None and p.step.segment.time in (0, 2**62 - 1),
+        INSTANTS,
+        lambda p: any(one.step and one.step.segment.time in (0, 2**62 - 1) for one in p.points or (p,)),
         "A timestamp before 1970 or after 2116 (a wrong resolution or a corrupt one) is taken for the nearer of the two.",
     ),
     Class(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from synfin.verify.classes import CLASSES
+from synfin.verify.classes import CLASSES, Class
 from synfin.verify.join import Difference, match
 from synfin.verify.lives import Life, Packet, Pair, pair_of
-from synfin.verify.points import PACKET_COLUMNS, WHOLE_COLUMNS, Point
+from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
 from synfin.verify.witness import Seen, Step
 
 UNEXPLAINED = "unexplained"
@@ -34,6 +35,8 @@ class Evidence:
 
     lives: dict[str, Life]
     seen: Seen
+    classes: tuple[Class, ...] = CLASSES
+    unit: int = 1  #: nanoseconds of the tool's clock
 
     def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
         """By packet number; a frame may hold several TCP headers of one connection."""
@@ -49,9 +52,15 @@ class Evidence:
 
     def steps(self, pair: Pair, mine: Iterable[Life]) -> dict[int, Step]:
         records = {life.whole["first_packet"] for life in mine}
-        return {
-            number: step for number, step in self.seen.steps.items() if step.record in records and _ends(step) == pair
-        }
+        return {number: step for number, step in self.of_pair.get(pair, {}).items() if step.record in records}
+
+    @cached_property
+    def of_pair(self) -> dict[Pair, dict[int, Step]]:
+        """Every packet by its ends and number."""
+        found: dict[Pair, dict[int, Step]] = {}
+        for number, step in self.seen.steps.items():
+            found.setdefault(_ends(step), {})[number] = step
+        return found
 
 
 def _ends(step: Step) -> Pair:
@@ -69,7 +78,9 @@ def explain(difference: Difference, evidence: Evidence) -> None:
         found = _extreme(difference, evidence)
     elif column in WHOLE_COLUMNS:
         points = _points(difference, evidence, column)
-        found = {_name(points[-1]._replace(points=points)): [points[-1].number]} if points else {}
+        found = {_name(points[-1]._replace(points=points), evidence): [points[-1].number]} if points else {}
+    elif column in ROUND_TRIPS:
+        found = _by_rule(difference, evidence)
     else:
         found = _by_first(difference, evidence)
     difference.parts = [(name, tuple(numbers[:_MOST_PACKETS])) for name, numbers in found.items()] or [
@@ -80,9 +91,9 @@ def explain(difference: Difference, evidence: Evidence) -> None:
 Parts = dict[str, list[int]]
 
 
-def _name(point: Point) -> str:
+def _name(point: Point, evidence: Evidence) -> str:
     """The first class whose column and predicate fit."""
-    for one in CLASSES:
+    for one in evidence.classes:
         if point.column in one.columns and one.holds(point):
             return one.name
     return UNEXPLAINED
@@ -111,12 +122,25 @@ def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
         "payload_bytes",
     ):
         return {}  # the slow tracker does not agree with the core
-    if sum(point.theirs for point in points) != (difference.theirs or 0):
+    beyond = sum(point.theirs for point in points) - (difference.theirs or 0)
+    if beyond > 0 and beyond % 256 == 0 and evidence.unit > 1 and difference.column in BYTE_COUNTERS:
+        return {"byte_counter": [points[0].number]}
+    if beyond:
         return {}  # not the packets that the row was made from
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point._replace(points=points)), []).append(point.number)
+            found.setdefault(_name(point._replace(points=points), evidence), []).append(point.number)
     return found
+
+
+def _by_rule(difference: Difference, evidence: Evidence) -> Parts:
+    """A round trip. Most reasons hold only where the tool's rule gives its value for the packets that it shows."""
+    points = _points(difference, evidence, difference.column)
+    if difference.way is None or not points:
+        return {}
+    ruled = evidence.life(difference.others[0]).ways[difference.way][difference.column]
+    point = points[0]._replace(points=points, by_rule=ruled == difference.theirs)
+    return {_name(point, evidence): [point.number]}
 
 
 def _extreme(difference: Difference, evidence: Evidence) -> Parts:
@@ -125,13 +149,20 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     found: Parts = {}
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point), []).append(point.number)
-        elif point.packet and point.step and point.packet.time != point.step.segment.time:
-            found.setdefault(_name(point._replace(column=difference.column)), []).append(point.number)
+            found.setdefault(_name(point, evidence), []).append(point.number)
+        elif (
+            point.packet
+            and point.step
+            and point.packet.time != point.step.segment.time // evidence.unit * evidence.unit
+        ):
+            found.setdefault(_name(point._replace(column=difference.column), evidence), []).append(point.number)
     if not found and difference.others:
         instants = [evidence.life(life).whole[difference.column] for life in difference.others]
         if difference.ours == (min(instants) if difference.column == "first_seen" else max(instants)):
             found["file_order"] = []
+    if not found and points and evidence.unit > 1:
+        point = points[0]._replace(column=difference.column, points=points)
+        found[_name(point, evidence)] = [point.number]
     return found
 
 
@@ -150,14 +181,15 @@ def _by_first(difference: Difference, evidence: Evidence) -> Parts:
     if not _as_shown(difference, points, first):
         return {}
     if first and first.step and column and first.packet and first.packet.time != first.step.segment.time:
-        return {_name(first): [first.number]}
+        return {_name(first, evidence): [first.number]}
     if first and column and not (first.step and column in first.step.raised):
-        name = _name(first._replace(column=column))
+        name = _name(first._replace(column=column), evidence)
     elif first and difference.column in _OPTIONS and not (first.step and first.step.raised & {"syn", "synack"}):
-        name = _name(first._replace(column="synack" if first.packet and first.packet.flags & _ACK else "syn"))
+        name = _name(first._replace(column="synack" if first.packet and first.packet.flags & _ACK else "syn"), evidence)
     else:
         name = _name(
-            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points)
+            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points),
+            evidence,
         )
     return {name: [first.number] if first else []}
 
@@ -191,8 +223,9 @@ def _border(difference: Difference, evidence: Evidence) -> Parts:
     theirs = {life.packets[0].number for life in others if life.packets}
     ours = {life.whole["first_packet"] for life in mine}
     found: Parts = {}
-    for point in _points(difference, evidence, "border"):
+    points = _points(difference, evidence, "border")
+    for point in points:
         if (point.number in theirs) != (point.number in ours):
-            name = _name(point._replace(begins=(point.number in ours, point.number in theirs)))
+            name = _name(point._replace(begins=(point.number in ours, point.number in theirs), points=points), evidence)
             found.setdefault(name, []).append(point.number)
     return found

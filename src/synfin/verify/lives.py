@@ -17,7 +17,7 @@ Pair = tuple[End, End]  # the smaller end first
 ENDS = (
     "packets", "payload_bytes", "fin_count", "rst_count", "isn", "mss", "window_scale", "sack_permitted", "timestamps", "fin",
     "retransmitted_segments", "retransmitted_bytes", "unique_bytes", "out_of_order_segments", "keep_alives", "zero_windows",
-    "duplicate_acks", "pure_acks",
+    "duplicate_acks", "pure_acks", "rtt_samples", "rtt_min_ns", "rtt_max_ns",
 )  # fmt: skip
 WHOLE = (
     "flow_id", "first_seen", "last_seen", "client_ip", "client_port", "server_ip", "server_port", "first_packet",

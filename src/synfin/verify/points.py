@@ -11,8 +11,10 @@ from synfin.verify.witness import Seen, Step
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplicate_acks")
 FLAGS = ("syn", "synack", "fin", "rst")
-PACKET_COLUMNS = ("packets", "payload_bytes", *FLAGS, *MARKS)
+PACKET_COLUMNS = ("packets", "payload_bytes", "syns", *FLAGS, *MARKS)
 WHOLE_COLUMNS = ("wireshark_completeness", "wireshark_initial_rtt")  #: that all packets of a stream give together
+BYTE_COUNTERS = ("syns", "fin", "rst")  #: that tcptrace keeps in 8 bits
+ROUND_TRIPS = ("rtt_syn", "rtt_samples", "rtt_min", "rtt_max")
 #: The other tool's names of these marks.
 _TSHARK_MARK = {
     "retransmitted": "retransmission", "out_of_order": "out_of_order", "keep_alives": "keep_alive",
@@ -45,6 +47,7 @@ class Point(NamedTuple):
     seen: Seen
     difference: Difference
     points: Any = ()  #: all packets of the pair, or of the way, that is compared
+    by_rule: bool = False  #: for a round trip: whether the other tool's rule gives its value for its packets
     begins: tuple[bool, bool] = (False, False)  #: for a border: whether ours, theirs begins here
 
     @property
@@ -54,6 +57,8 @@ class Point(NamedTuple):
             return 0
         if self.column == "packets":
             return 1
+        if self.column == "syns":
+            return int(self.raised("syn", "synack"))
         return self.step.segment.payload if self.column == "payload_bytes" else int(self.column in self.step.raised)
 
     @property
@@ -129,7 +134,7 @@ def _adds(packet: Packet, column: str) -> int:
     if column in _TSHARK_MARK:
         return int(_TSHARK_MARK[column] in packet.marks)
     return int({
-        "packets": True, "syn": flags & (SYN | ACK) == SYN, "synack": flags & (SYN | ACK) == SYN | ACK,
+        "packets": True, "syns": bool(flags & SYN), "syn": flags & (SYN | ACK) == SYN, "synack": flags & (SYN | ACK) == SYN | ACK,
         "fin": bool(flags & FIN), "rst": bool(flags & RST),
     }[column])  # fmt: skip
 

@@ -11,6 +11,7 @@ from synfin.verify.classes import ARGUMENTS
 from synfin.verify.explain import UNEXPLAINED
 from synfin.verify.join import Difference, Joined
 from synfin.verify.lives import text
+from synfin.verify.tcptrace_classes import TCPTRACE_ARGUMENTS
 
 _SHOWN = 20  #: unexplained differences that the text shows; --json has all
 
@@ -60,7 +61,13 @@ def _classes(joined: Joined) -> list[str]:
     lines = ["", f"  {'differences in':<24}{'class':<24}{'count':>6}"]
     lines += [f"  {column:<24}{name:<24}{count:>6}" for (column, name), count in sorted(counts.items())]
     names = sorted({name for _, name in counts} - {UNEXPLAINED})
-    return lines + [f"  {name}: {ARGUMENTS[name]}" for name in names]
+    arguments = arguments_of(joined.tool)
+    return lines + [f"  {name}: {arguments[name]}" for name in names]
+
+
+def arguments_of(tool: str) -> dict[str, str]:
+    """The argument for each class of a tool."""
+    return TCPTRACE_ARGUMENTS if tool.startswith("tcptrace") else ARGUMENTS
 
 
 def _pointer(capture: str, one: Difference) -> list[str]:

@@ -1,6 +1,6 @@
 """Runs the other tools as programs and reads what they print. They are found on the PATH and never linked.
 
-tshark: Wireshark's dissectors, one line per packet with TCP, summed here per tcp.stream.
+tshark: Wireshark's dissectors, one line per packet with TCP, summed here per tcp.stream. tcptrace: see tcptrace.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from synfin.errors import SynfinError
 from synfin.verify.lives import Life, Packet, end, pair_of
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-TSHARK = "tshark"
-INSTALL = {TSHARK: "apt install tshark"}
+TSHARK, TCPTRACE = "tshark", "tcptrace"
+INSTALL = {TSHARK: "apt install tshark", TCPTRACE: "apt install tcptrace"}
+
+
+_VERSION = {TCPTRACE: "-v"}
+_SECONDS = {TSHARK: 3600, TCPTRACE: 60}  #: tcptrace reads a million packets a second, and loops on some
 
 
 class ToolError(SynfinError):
@@ -54,8 +58,8 @@ def version(tool: str) -> str | None:
     path = shutil.which(tool)
     if path is None:
         return None
-    run = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"\d+\.\d+[\w.]*", run.stdout + run.stderr)
+    asked = subprocess.run([path, _VERSION.get(tool, "--version")], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+[\w.]*", asked.stdout + asked.stderr)
     return f"{tool} {found[0]}" if found else tool
 
 
@@ -75,16 +79,29 @@ def nanoseconds(text: str) -> int | None:
     return seconds * 1_000_000_000 + (-rest if text.startswith("-") else rest)
 
 
-def _run(arguments: list[str]) -> str:
+_ENVIRONMENT = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def run(arguments: list[str]) -> str:
+    """What a tool prints. Raises ToolError where it is missing, fails, crashes or does not come to an end."""
     path = shutil.which(arguments[0])
     if path is None:
         raise ToolError(missing(arguments[0]))
-    run = subprocess.run([path, *arguments[1:]], capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
-    if run.returncode and not run.stdout:
-        message = [line for line in run.stderr.decode(errors="replace").splitlines() if line.strip()]
+    try:
+        done = subprocess.run(
+            [path, *arguments[1:]], capture_output=True, check=False, env=_ENVIRONMENT, timeout=_SECONDS[arguments[0]]
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(
+            f"{arguments[0]} does not come to an end with {arguments[-1]} ({error.timeout:.0f} s)"
+        ) from None
+    if done.returncode < 0:
+        raise ToolError(f"{arguments[0]} crashes on {arguments[-1]} (signal {-done.returncode})")
+    if done.returncode and not done.stdout:
+        message = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         message = [line for line in message if "Running as user" not in line]
         raise ToolError(f"{arguments[0]} cannot read {arguments[-1]}: {message[-1] if message else 'no output'}")
-    return run.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="replace")
 
 
 # --- tshark ----------------------------------------------------------------------------------------------------------
@@ -94,7 +111,7 @@ def tshark(path: str) -> list[Life]:
     """tshark's streams of a capture, with their packets. Raises ToolError."""
     options = [word for preference in _PREFERENCES for word in ("-o", preference)]
     fields = [word for field in _FIELDS for word in ("-e", field)]
-    text = _run([TSHARK, "-n", *options, "-Y", "tcp", "-T", "fields", "-E", "occurrence=a", *fields, "-r", path])
+    text = run([TSHARK, "-n", *options, "-Y", "tcp", "-T", "fields", "-E", "occurrence=a", *fields, "-r", path])
     streams: dict[str, Life] = {}
     for line in text.splitlines():
         values = dict(zip(_FIELDS, line.split("\t"), strict=False))

@@ -70,6 +70,7 @@ HEADERS = {
     "mpls multicast type": (1, MACS + b"\x88\x48" + label(2, 1), 6, None),
     "mpls as link type": (219, label(2, 0) + label(2, 1), 6, None),
     "ethernet pseudowire": (1, MACS + b"\x88\x47" + label(16, 1) + bytes(4) + tags((0x8100, 3)) + b"\x08\x00", 4, 3),
+    "cisco fabricpath": (1, MACS + b"\x89\x03\x00\x60" + tags((0x8100, 12)) + b"\x08\x00", 4, 12),
     **{f"raw {number} ipv{version}": (number, b"", version, None) for number in (101, 12, 14) for version in (4, 6)},
     "raw 228": (228, b"", 4, None),
     "raw 229": (229, b"", 6, None),
