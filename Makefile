@@ -9,7 +9,7 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo build test test-all test-debug lint docs agreement examples bench truth dist lakehouse spark clean
+.PHONY: help demo build test test-all test-debug fuzz lint docs agreement examples bench truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
@@ -61,6 +61,10 @@ bench: $(VENV)/.built
 
 truth: $(VENV)/.tested
 	$(MAKE) -C benchmarks truth PYTHON="$(abspath $(PY))"
+
+# Random talk without end in sight: other examples in every run.
+fuzz: $(VENV)/.tested
+	SYNFIN_FUZZ=3000 $(PY) -m pytest tests/property -k free_talk
 
 # A source package, and from it one wheel for every Python from 3.11 on, tagged for the oldest C library it runs with.
 dist: $(VENV)/.dist
