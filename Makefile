@@ -16,7 +16,7 @@ help:
 	@echo "make test                 the tests, at most 5 minutes"
 	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
 	@echo "make test-debug           make test with bounds checks, AddressSanitizer and UBSan (gcc)"
-	@echo "make lint docs agreement examples bench truth dist lakehouse spark clean"
+	@echo "make lint docs agreement fuzz examples bench truth dist lakehouse spark clean"
 
 demo: $(VENV)/.built
 	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 30

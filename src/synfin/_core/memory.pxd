@@ -72,8 +72,8 @@ cdef inline int reserve(Core* core) noexcept nogil:
             return -1
     if (arena_reserve(&core.flows, BATCH_PACKETS) < 0 or arena_reserve(&core.address_pairs, BATCH_PACKETS) < 0
             or arena_reserve(&core.closings, blocks) < 0 or arena_reserve(&core.troubles, blocks) < 0
-            or arena_reserve(&core.copies, blocks) < 0 or arena_reserve(&core.vlans, blocks) < 0
-            or arena_reserve(&core.tunnels, blocks) < 0):
+            or arena_reserve(&core.copies, BATCH_PACKETS) < 0 or arena_reserve(&core.vlans, blocks) < 0
+            or arena_reserve(&core.tunnels, BATCH_PACKETS) < 0):
         return -1
     while core.config.others and core.others.chunk_count < core.flows.chunk_count:
         if arena_reserve(&core.others, ((core.others.chunk_count + 1) << RECORDS_SHIFT) - 1) < 0:
