@@ -163,3 +163,15 @@ def test_windows_are_scaled_by_the_synack_that_was_answered(agreed):
     d.data(d.b, 1, seq=78 + 70_000)  # outside 65,535, the window of the SYN; inside 1,000 << 7
     (row,) = agreed(d)
     assert (row["synack_isn_variants"], row["odd_segments"]) == (2, 1)
+
+
+def test_swapped_fins_are_both_acknowledged_though_the_late_one_carries_no_ack(agreed):
+    """The closer has acknowledged the other's FIN before: its own FIN, which the tap shows last, need not say so again."""
+    d = Dialogue().handshake()
+    fin = d.send(d.a, "F", captured=False)
+    d.fin(d.b)
+    d.ack(d.a)
+    d.packets.append(fin._replace(time_ns=d.now + d.step))
+    (row,) = agreed(d)
+    assert (row["close"], row["closer"], row["time_wait_side"]) == ("fin_3way", "client", "client")
+    assert (state_of(row, d.a), state_of(row, d.b)) == ("TIME-WAIT", "CLOSED")

@@ -33,6 +33,8 @@ cdef inline void decide_shape(Context* x, Closing* closing, bint acknowledged_be
         move(x, first, EV_SND_ACK_OF_FIN)
         move(x, first, EV_SND_FIN)
         move(x, x.d, EV_RCV_ACK_OF_FIN)
+        if covers_fin(x, first):         # also where this segment carries no ACK
+            move(x, x.d, EV_SND_ACK_OF_FIN)
 
 # Columns and accounts of a FIN. Before: the segment's other accounts are done (data.pxd).
 cdef inline void take_fin(Context* x, bint acknowledged_before) noexcept nogil:

@@ -111,7 +111,9 @@ cdef object live_record(Core* core, const PacketRef* packet, list files, list in
     cdef Flow* flow
     cdef Facts* facts
     cdef int client
-    cdef int verdict = decode(packet, &segment, &tunnel, core.config.verify_checksums)
+    cdef int verdict
+    segment.quoted = 0
+    verdict = decode(packet, &segment, &tunnel, core.config.verify_checksums)
     if verdict != VD_SEGMENT and not (verdict == VD_ICMP_ERROR and segment.quoted):
         return None
     key_of(&segment, core.config.key_vlan, core.config.key_tunnel, core.config.seed, &key)
