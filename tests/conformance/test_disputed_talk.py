@@ -175,3 +175,109 @@ def test_swapped_fins_are_both_acknowledged_though_the_late_one_carries_no_ack(a
     (row,) = agreed(d)
     assert (row["close"], row["closer"], row["time_wait_side"]) == ("fin_3way", "client", "client")
     assert (state_of(row, d.a), state_of(row, d.b)) == ("TIME-WAIT", "CLOSED")
+
+
+def test_swapped_fins_after_a_reset_move_no_state(agreed):
+    d = Dialogue()
+    d.synack(d.b, ack=d.a.isn + 1)
+    d.rst(d.a, extra="A", seq=d.a.isn + 1)
+    fin = d.send(d.b, "FA", seq=d.b.isn + 1, ack=d.a.isn + 1, captured=False)
+    d.send(d.a, "FA", seq=d.a.isn + 1, ack=d.b.isn + 2)
+    d.packets.append(fin._replace(time_ns=d.now + d.step))
+    (row,) = agreed(d)
+    assert (row["handshake"], state_of(row, d.a), state_of(row, d.b)) == ("aborted", "CLOSED", "LISTEN")
+
+
+def test_a_fin_sent_before_its_sender_acknowledged_the_syn_counts_when_it_does(agreed):
+    """A split open: the server's FIN comes before its acknowledgement of the client's SYN-ACK."""
+    d = Dialogue()
+    d.syn(d.a)
+    d.ack(d.b)
+    d.syn(d.b)
+    d.synack(d.a)
+    d.send(d.b, "F", seq=d.b.isn + 1)
+    d.ack(d.b)
+    d.ack(d.a, ack=d.b.isn + 2)
+    (row,) = agreed(d)
+    assert (row["handshake"], row["close"], row["split_open"]) == ("complete", "half_closed", True)
+    assert (state_of(row, d.a), state_of(row, d.b)) == ("CLOSE-WAIT", "FIN-WAIT-2")
+
+
+def test_a_stream_begins_after_its_syn_though_an_ack_came_below_it(agreed):
+    d = Dialogue()
+    d.syn(d.a)
+    d.ack(d.b, seq=d.b.isn - 100)
+    d.syn(d.b)
+    d.synack(d.a)
+    d.ack(d.b, seq=d.b.isn + 1)
+    d.fin(d.b, seq=d.b.isn + 1)
+    d.ack(d.a, ack=d.b.isn + 2)
+    (row,) = agreed(d)
+    assert (row["server_missing_bytes"], row["server_out_of_order_segments"], row["close"]) == (0, 0, "half_closed")
+
+
+def test_a_segment_outside_the_window_proves_no_handshake(agreed):
+    """A FIN among data that the server has acknowledged: it goes on where the client's SYN ended, but cannot be new."""
+    d = Dialogue()
+    d.syn(d.a, 10)
+    d.data(d.b, 1, ack=d.a.isn + 11)
+    d.send(d.a, "FA", seq=d.a.isn + 1, ack=d.b.isn)
+    (row,) = agreed(d)
+    assert (row["handshake"], row["odd_segments"], state_of(row, d.a)) == ("pending", 1, "SYN-SENT")
+
+
+def test_a_simultaneous_open_may_complete_before_the_second_synack(agreed):
+    d = Dialogue()
+    d.syn(d.a)
+    d.ack(d.b, seq=d.b.isn + 1)
+    d.syn(d.b)
+    d.synack(d.a)
+    d.synack(d.b)
+    (row,) = agreed(d)
+    assert (row["handshake"], state_of(row, d.a), state_of(row, d.b)) == ("complete", "ESTABLISHED", "ESTABLISHED")
+
+
+def test_any_synack_agrees_to_multipath_also_before_the_syn_is_seen(agreed):
+    d = Dialogue()
+    d.synack(d.b, ack=d.a.isn + 1)
+    d.synack(d.b, seq=77, ack=d.a.isn + 1, opts=options(mptcp=b"\x01\x01"))
+    d.syn(d.a, opts=options(mptcp=b"\x01\x01"))
+    (row,) = agreed(d)
+    assert (row["mptcp"], row["synack_isn_variants"]) == ("agreed", 2)
+
+
+def test_the_other_ends_syn_after_an_aborted_attempt_opens_simultaneously(agreed):
+    """The client tries again with the same ISN, and its peer, whose SYN-ACK had another ISN, opens as well."""
+    d = Dialogue()
+    d.syn(d.a)
+    d.synack(d.b)
+    d.rst(d.a, extra="A", seq=d.a.isn + 1)
+    d.syn(d.a)
+    d.syn(d.b, seq=d.b.isn + 500_000)
+    (row,) = agreed(d)
+    assert (row["simultaneous_open"], row["syn_count"]) == (True, 2)
+
+
+def test_a_server_that_opens_anew_after_its_client_aborted(agreed):
+    """The client's SYN was never seen: the SYN-ACK says what its ISN is, also when the attempt opens again."""
+    d = Dialogue()
+    d.synack(d.b, ack=d.a.isn + 1)
+    d.rst(d.a, extra="A", seq=d.a.isn + 1)
+    d.syn(d.b)
+    d.data(d.b, 100, seq=d.b.isn + 1, ack=d.a.isn + 1)
+    (row,) = agreed(d)
+    assert (row["odd_segments"], row["server_unique_bytes"], state_of(row, d.b)) == (0, 100, "ESTABLISHED")
+
+
+def test_an_end_in_syn_sent_that_closes_acknowledges_first(agreed):
+    """Its FIN's segment acknowledges the SYN and the FIN of the other end: it has answered a close, not begun one."""
+    d = Dialogue()
+    d.syn(d.a)
+    d.syn(d.b)
+    d.synack(d.a)
+    d.fin(d.a)
+    d.fin(d.b)
+    d.ack(d.a)
+    (row,) = agreed(d)
+    assert (row["close"], row["time_wait_side"]) == ("fin_3way", "client")
+    assert (state_of(row, d.a), state_of(row, d.b)) == ("TIME-WAIT", "CLOSED")

@@ -44,19 +44,33 @@ cdef inline void note_offer(Facts* facts, uint16_t flags, const Options* options
     elif options.fast_open == 1:
         facts.fast_open = TFO_COOKIE_REQUEST
 
-# What of a SYN-ACK answers an offer: the bits (AE, CWR, ECE), and 8 for MPTCP.
-cdef inline uint8_t answer_of(uint16_t flags, const Options* options) noexcept nogil:
-    return ((8 if options.has & OPT_MPTCP else 0) | (4 if flags & TH_AE else 0)
-            | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0))
+# What of a SYN-ACK answers an offer.
+cdef enum:
+    ANSWER_ECN = 7           # the bits (AE, CWR, ECE)
+    ANSWER_MPTCP = 8
+    ANSWER_CLASSIC_ECN = 16  # RFC 3168 section 6.1.1: ECE without CWR
 
-# RFC 3168 section 6.1.1 and RFC 9768 table 2.
+cdef inline uint8_t answer_of(uint16_t flags, const Options* options) noexcept nogil:
+    return ((ANSWER_MPTCP if options.has & OPT_MPTCP else 0) | (4 if flags & TH_AE else 0)
+            | (2 if flags & TH_CWR else 0) | (1 if flags & TH_ECE else 0)
+            | (ANSWER_CLASSIC_ECN if flags & TH_ECE and not flags & TH_CWR else 0))
+
+# RFC 9768 table 2.
+cdef inline bint answers_accecn(uint8_t answer) noexcept nogil:
+    cdef int bits = answer & ANSWER_ECN
+    return bits == 2 or bits == 3 or bits == 4 or bits == 6
+
+# Several SYN-ACKs' answers as one: of ECN the first that agrees to an offer decides.
+cdef inline uint8_t joined_answer(uint8_t earlier, uint8_t later) noexcept nogil:
+    cdef bint agreed = answers_accecn(earlier) or earlier & ANSWER_CLASSIC_ECN
+    return ((earlier if agreed else later) & ANSWER_ECN) | ((earlier | later) & (ANSWER_MPTCP | ANSWER_CLASSIC_ECN))
+
 cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
-    cdef int bits = answer & 7
-    if facts.mptcp == MP_OFFERED and answer & 8:
+    if facts.mptcp == MP_OFFERED and answer & ANSWER_MPTCP:
         facts.mptcp = MP_AGREED
-    if facts.ecn == ECN_ACCECN_OFFERED and (bits == 2 or bits == 3 or bits == 4 or bits == 6):
+    if facts.ecn == ECN_ACCECN_OFFERED and answers_accecn(answer):
         facts.ecn = ECN_ACCECN_AGREED
-    elif (facts.ecn == ECN_OFFERED or facts.ecn == ECN_ACCECN_OFFERED) and bits & 1 and not bits & 2:
+    elif (facts.ecn == ECN_OFFERED or facts.ecn == ECN_ACCECN_OFFERED) and answer & ANSWER_CLASSIC_ECN:
         facts.ecn = ECN_AGREED
 
 # ------------------------------------------------------------------------------------------------ copies

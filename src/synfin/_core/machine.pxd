@@ -8,6 +8,8 @@ cdef inline void move(Context* x, int end, int event) noexcept nogil:
     cdef Closing* closing
     if to >= TO_STAY:
         return
+    if to == ST_ESTABLISHED and x.flow.seq[end].marks & EM_FIN:
+        to = ST_FIN_WAIT_1               # it sent its FIN before: no state with a FIN is ESTABLISHED (segment.pxd)
     if to == ST_TIME_WAIT:
         closing = closing_of(x.core, x.facts)
         if not closing.time_wait:
@@ -20,8 +22,12 @@ cdef inline void move(Context* x, int end, int event) noexcept nogil:
     x.flow.state[end] = to
 
 cdef inline bint covers_syn(const Facts* facts, const Seq* by, const Seq* of, int of_end) noexcept nogil:
-    return (of.marks & EM_SYN and by.marks & EM_ACK
-            and seq_ge(by.ack, facts.opening[of_end].isn + 1))
+    cdef const Opening* opening = &facts.opening[of_end]
+    if not by.marks & EM_ACK:
+        return False
+    if of.marks & EM_SYN:
+        return seq_ge(by.ack, opening.isn + 1)
+    return opening.marks & OM_INFERRED and seq_ge(by.ack, opening.isn)
 
 cdef inline bint covers_fin(Context* x, int of_end) noexcept nogil:
     return (x.flow.seq[of_end].marks & EM_FIN and x.flow.seq[1 - of_end].marks & EM_ACK
@@ -38,15 +44,15 @@ cdef inline void standing_facts(Context* x) noexcept nogil:
         if covers_fin(x, end):
             move(x, end, EV_RCV_ACK_OF_FIN)
 
-# Events of a taken segment that is neither SYN, SYN-ACK nor RST. Before: its accounts and FIN columns are up to date.
-cdef inline void segment_events(Context* x) noexcept nogil:
-    if x.segment.flags & TH_ACK:
-        if covers_syn(x.facts, &x.flow.seq[x.d], &x.flow.seq[1 - x.d], 1 - x.d):
-            move(x, x.d, EV_SND_ACK_OF_SYN)
-        if covers_fin(x, 1 - x.d):
-            move(x, x.d, EV_SND_ACK_OF_FIN)
-    if x.segment.flags & TH_FIN:
-        move(x, x.d, EV_SND_FIN)
-        if covers_fin(x, x.d):           # the tap showed the acknowledgement before the FIN
-            move(x, 1 - x.d, EV_SND_ACK_OF_FIN)
-    standing_facts(x)
+# A taken segment that is neither SYN, SYN-ACK nor RST acknowledges first, whatever it does then. Before: its accounts are
+# up to date, its FIN is not yet entered.
+cdef inline void ack_events(Context* x) noexcept nogil:
+    if covers_syn(x.facts, &x.flow.seq[x.d], &x.flow.seq[1 - x.d], 1 - x.d):
+        move(x, x.d, EV_SND_ACK_OF_SYN)
+    if covers_fin(x, 1 - x.d):
+        move(x, x.d, EV_SND_ACK_OF_FIN)
+
+cdef inline void fin_events(Context* x) noexcept nogil:
+    move(x, x.d, EV_SND_FIN)
+    if covers_fin(x, x.d):               # the tap showed the acknowledgement before the FIN
+        move(x, 1 - x.d, EV_SND_ACK_OF_FIN)

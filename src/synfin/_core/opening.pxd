@@ -3,13 +3,14 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from synfin._core.copies cimport (
-    answer_of, note_answer, note_offer, note_time, note_variant, read_opening, remember_copy, set_window_shifts,
+    answer_of, joined_answer, note_answer, note_offer, note_time, note_variant, read_opening, remember_copy,
+    set_window_shifts,
 )
 from synfin._core.core cimport *
 from synfin._core.data cimport account_ack, account_window, open_lowest_hole
 from synfin._core.machine cimport covers_syn, move, standing_facts
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
-from synfin._core.seq cimport seq_ge
+from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_options
 
 # ------------------------------------------------------------------------------------------------ completion
@@ -70,6 +71,7 @@ cdef inline void begin_account(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef const Opening* own = &x.facts.opening[x.d]
     cdef uint32_t end = x.segment.seq + 1 + x.segment.payload_bytes
+    cdef uint32_t fresh = x.segment.payload_bytes
     if x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
         sender.marks |= EM_PAYLOAD
         x.facts.first_payload[x.d] = x.packet.time_ns
@@ -79,9 +81,12 @@ cdef inline void begin_account(Context* x) noexcept nogil:
     elif own.marks & (OM_FIRST_SEQ | OM_INFERRED) == OM_FIRST_SEQ and seq_ge(own.isn, end):
         if own.isn != end:
             open_lowest_hole(x, end, own.isn)
+    elif seq_gt(end, sender.nxt):        # what came before lies below this stream
+        fresh = min(fresh, end - sender.nxt)
+        sender.nxt = end
     else:
         return
-    x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
+    x.flow.end[x.d].unique_bytes += fresh
 
 cdef inline void take_late_opening(Context* x, const Options* options) noexcept nogil:
     cdef bint syn = not x.segment.flags & TH_ACK
@@ -117,12 +122,14 @@ cdef inline void note_answered_before(Context* x) noexcept nogil:
     if covers_syn(x.facts, &x.flow.seq[1 - x.d], &x.flow.seq[x.d], x.d):
         x.flow.seq[x.d].marks |= EM_SYN_ACKED
 
-# A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open.
+# A SYN that its sender had not sent before: the opener's, or the other end's in a simultaneous or split open, which may
+# have sent a SYN-ACK with another ISN before an attempt failed.
 cdef inline void take_first_syn(Context* x, const Options* options) noexcept nogil:
     cdef Opening opening
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef bint client = x.d == client_end(x.flow)
-    begin_account(x)
+    if not sender.marks & EM_SYN:
+        begin_account(x)
     read_opening(x.segment, options, &opening)
     remember_copy(x, &opening)
     if client:
@@ -177,7 +184,7 @@ cdef inline void take_syn(Context* x) noexcept nogil:
         take_late_opening(x, &options)
     elif is_finished(x.flow):
         count_odd_syn(x)
-    elif x.flow.seq[x.d].marks & EM_SYN:
+    elif x.flow.seq[x.d].marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn:
         take_resent_syn(x, &options)
     else:
         take_first_syn(x, &options)
@@ -227,9 +234,8 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         note_answered_before(x)
     if 1 - x.d == client_end(x.flow):
         x.facts.marks |= FF_SERVER_DID
-        if first:
-            x.facts.answer = answer_of(x.segment.flags, &options)
-        note_answer(x.facts, answer_of(x.segment.flags, &options))
+        x.facts.answer = joined_answer(x.facts.answer, answer_of(x.segment.flags, &options))
+        note_answer(x.facts, x.facts.answer)
         if x.facts.syn_payload and x.segment.ack == x.facts.opening[1 - x.d].isn + 1 + x.facts.syn_payload:
             x.facts.marks |= FF_DATA_ACCEPTED
             x.facts.fast_open = TFO_DATA_ACCEPTED

@@ -6,7 +6,7 @@ from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin
 from synfin._core.copies cimport copies_of
 from synfin._core.core cimport *
 from synfin._core.data cimport add_packet, count_odd, count_packet, is_acceptable, take_segment
-from synfin._core.machine cimport move, segment_events
+from synfin._core.machine cimport ack_events, fin_events, move, standing_facts
 from synfin._core.opening cimport (
     complete_by_proof, complete_if_both_acknowledged, forget_unreachable, infer_peer_isn, take_syn, take_synack,
 )
@@ -19,21 +19,19 @@ from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
 
 # In an attempt without a SYN-ACK, only the client's going on proves the handshake, and only an acknowledgement of exactly
-# the peer's SYN is no leftover of an older connection (SPEC 3.2, 3.4). False: odd.
-cdef inline bint attempt_allows(Context* x) noexcept nogil:
-    cdef int client = client_end(x.flow)
-    cdef int peer = 1 - x.d
+# the peer's SYN is no leftover of an older connection (SPEC 3.2, 3.4).
+cdef inline bint client_proves(Context* x) noexcept nogil:
     cdef uint32_t own_isn = x.facts.opening[x.d].isn
-    if (x.d == client and x.flow.phase == PH_SYN and x.flow.seq[x.d].marks & EM_SYN
-            and (x.segment.seq == own_isn + 1 or x.segment.seq == own_isn + 1 + x.facts.syn_payload)):
-        complete_by_proof(x, True)
-        return True
-    if x.segment.flags & TH_ACK and x.flow.seq[peer].marks & EM_SYN and acks_syn(x, x.facts.opening[peer].isn):
-        if x.d != client:
-            x.facts.marks |= FF_SERVER_ACKED
-            forget_unreachable(x)
-        return True
-    return False
+    return (x.d == client_end(x.flow) and x.flow.phase == PH_SYN and x.flow.seq[x.d].marks & EM_SYN
+            and (x.segment.seq == own_isn + 1 or x.segment.seq == own_isn + 1 + x.facts.syn_payload))
+
+cdef inline bint acks_peers_syn(Context* x) noexcept nogil:
+    cdef const Opening* peer = &x.facts.opening[1 - x.d]
+    if not x.segment.flags & TH_ACK:
+        return False
+    if x.flow.seq[1 - x.d].marks & EM_SYN:
+        return acks_syn(x, peer.isn)
+    return peer.marks & OM_INFERRED and x.segment.ack == peer.isn
 
 # After a SYN-ACK, a server that goes on has had its acknowledgement, though the tap has not seen it; unless Fast Open let
 # it send early.
@@ -47,24 +45,32 @@ cdef inline bint server_proves(Context* x) noexcept nogil:
 
 cdef inline void take_other(Context* x) noexcept nogil:
     cdef bint fin_acknowledged_before = (x.flow.seq[1 - x.d].marks & EM_FIN_ACKED) != 0
+    cdef bint unanswered = x.flow.marks & FM_ATTEMPT and not x.facts.marks & FF_SYNACK
+    cdef bint proven = unanswered and client_proves(x)
     cdef Closing* closing
-    if x.flow.marks & FM_ATTEMPT and not x.facts.marks & FF_SYNACK and not attempt_allows(x):
+    if unanswered and not proven and not acks_peers_syn(x):
         trouble_of(x.core, x.facts).odd_segments += 1
         return
     if not is_acceptable(x):
         count_odd(x)
         return
-    if server_proves(x):
-        complete_by_proof(x, False)
+    if proven or server_proves(x):
+        complete_by_proof(x, proven)
+    elif unanswered and x.d != client_end(x.flow):
+        x.facts.marks |= FF_SERVER_ACKED
+        forget_unreachable(x)
     note_syn_acknowledged(x)
     if x.facts.closing and x.segment.payload_bytes:
         closing = closing_of(x.core, x.facts)
         if closing.has & CM_FIN and closing.closer != x.d:
             closing.payload_after_fin += x.segment.payload_bytes
     take_segment(x)
+    if x.segment.flags & TH_ACK:
+        ack_events(x)
     if x.segment.flags & TH_FIN:
         take_fin(x, fin_acknowledged_before)
-    segment_events(x)
+        fin_events(x)
+    standing_facts(x)
     note_fins_acknowledged(x)
     complete_if_both_acknowledged(x)
 

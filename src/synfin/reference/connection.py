@@ -47,6 +47,8 @@ class Connection(Record):
         if cell in (states.STAY, states.ODD):
             return
         end.state = STATES[cell]
+        if end.state == "ESTABLISHED" and end.fin_seq is not None:  # it sent its FIN before
+            end.state = "FIN-WAIT-1"
         if end.state == "TIME-WAIT":
             self.time_wait.append(end)
             if self.time_wait_start is None:
@@ -188,10 +190,9 @@ class Connection(Record):
         sender.acknowledge(segment, peer)
         if peer.has_acked(sender.isn):
             sender.answer_decided = True  # the answer came before the SYN-ACK
-        if self.attempt:
-            self.move(sender, "SND_SYNACK", segment)
-            self.standing_facts(segment)
-            self.complete_if_both_acked(segment)
+        self.move(sender, "SND_SYNACK", segment)
+        self.standing_facts(segment)
+        self.complete_if_both_acked(segment)
 
     def answer(self, sender: End, peer: End, segment: Segment) -> None:
         """The sender's first acknowledgement of the peer's SYN: which copy it answers, and the round trip."""
@@ -362,8 +363,12 @@ class Connection(Record):
 
     def swap_fins(self, closer: End, second: End, segment: Segment) -> None:
         """The tap saw the second FIN first: it acknowledges this one."""
-        self.first_fin, self.fin_rtt, self.payload_after_fin = closer, None, 0
+        self.first_fin, self.fin_rtt = closer, None
         self.shape = "fin_3way"
+        if self.failed:  # what was reset goes on from there
+            self.enter_fin(closer, second, segment)
+            return
+        self.payload_after_fin = 0
         closer.state, second.state = "FIN-WAIT-2", "LAST-ACK"
         if closer.has_acked(second.fin_seq):
             self.move(closer, "SND_ACK_OF_FIN", segment)

@@ -148,6 +148,9 @@ class End:
             low, high = self.nxt + diff(end, self.nxt), self.nxt + diff(self.first_seq, self.nxt)
             self.holes = [*([(low, high)] if low < high else []), *self.holes][-MAX_HOLES:]
             self.unique += segment.payload
+        elif diff(end, self.nxt) > 0:  # what came before lies below this stream
+            self.unique += min(segment.payload, diff(end, self.nxt))
+            self.nxt += diff(end, self.nxt)
         self.isn, self.isn_captured = segment.seq, True
 
     def choose(self, copy: Copy) -> None:
