@@ -64,7 +64,7 @@ truth: $(VENV)/.tested
 
 # Random talk without end in sight: other examples in every run.
 fuzz: $(VENV)/.tested
-	SYNFIN_FUZZ=3000 $(PY) -m pytest tests/property -k free_talk
+	SYNFIN_FUZZ=3000 $(PY) -m pytest tests/property -k test_fuzz
 
 # A source package, and from it one wheel for every Python from 3.11 on, tagged for the oldest C library it runs with.
 dist: $(VENV)/.dist
