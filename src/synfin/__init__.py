@@ -4,19 +4,23 @@
 `Settings` what can be set about tracking.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from synfin.api import Scan, columns, read, scan
-from synfin.errors import (
-    CaptureFormatError,
-    CaptureOpenError,
-    ConfigError,
-    ExportError,
-    NotACaptureError,
-    SynfinError,
-)
-from synfin.schema import SCHEMA_VERSION, Column
-from synfin.settings import Settings
+if TYPE_CHECKING:
+    from synfin.api import Scan, columns, read, scan
+    from synfin.errors import (
+        CaptureFormatError,
+        CaptureOpenError,
+        ConfigError,
+        ExportError,
+        NotACaptureError,
+        SynfinError,
+    )
+    from synfin.schema import SCHEMA_VERSION, Column
+    from synfin.settings import Settings
+
+__version__ = "0.1.0"
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -34,3 +38,23 @@ __all__ = [
     "read",
     "scan",
 ]
+
+#: Where the public names are. A part is loaded with its first name: `synfin --help` needs none of them.
+_PARTS = {
+    "api": ("Scan", "columns", "read", "scan"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "schema": ("SCHEMA_VERSION", "Column"),
+    "settings": ("Settings",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for part, names in _PARTS.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(f"{__name__}.{part}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from importlib.resources import files
-from ipaddress import ip_address
 
 from synfin.errors import ConfigError
 
@@ -54,7 +53,9 @@ def zeek_server_ports() -> frozenset[int]:
 
 
 def _ports_of_file(name: str) -> frozenset[int]:
-    text = files("synfin").joinpath("data", name).read_text(encoding="ascii")
+    # importlib.resources would cost as much as all else that settings need.
+    with open(os.path.join(os.path.dirname(__file__), "data", name), encoding="ascii") as file:
+        text = file.read()
     return parse_ports(",".join(line.partition("#")[0].strip() for line in text.splitlines()))
 
 
@@ -134,6 +135,8 @@ def parse_end(text: str) -> tuple[bytes, int | None]:
 
     The port is None where none is named. Raises ConfigError when the text is no end.
     """
+    from ipaddress import ip_address
+
     match = re.fullmatch(r"\[(?P<v6>[^\]]*)\](:(?P<port6>\d{1,5}))?|(?P<v4>[^:]*)(:(?P<port4>\d{1,5}))?|(?P<bare>.*)", text)
     try:
         assert match is not None

@@ -14,17 +14,15 @@ from synfin.output.summary import FLOW_COLUMNS, FirstRows, Servers, quantiles
 HANDSHAKES = ("complete", "unanswered", "refused", "half_open", "not_seen")
 
 
-def batch(rows, profile="native"):
-    columns = dict(zip(FLOW_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    return Layout.choose("flows", FLOW_COLUMNS, profile).batch(FakeBlock("flows", columns))
+def block(rows):
+    return FakeBlock("flows", dict(zip(FLOW_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
 
-@pytest.mark.parametrize("profile", ["native", "lakehouse"])
-def test_worst_servers(profile):
+def test_worst_servers():
     rows = [(f"10.0.0.{k % 7}", 80 + k % 3, HANDSHAKES[k * k % 5]) for k in range(400)]
     servers = Servers()
-    servers.add(batch(rows[:150], profile))
-    servers.add(batch(rows[150:], profile))
+    servers.add(block(rows[:150]))
+    servers.add(block(rows[150:]))
     for failure in ("unanswered", "refused", "half_open"):
         truth = Counter((ip, port) for ip, port, handshake in rows if handshake == failure)
         ranked = sorted(truth.items(), key=lambda item: (-item[1], item[0]))[:5]
@@ -41,7 +39,7 @@ def test_servers_stay_bounded_and_say_how_far_off():
         rows = [(f"10.1.{k // 250}.{k % 250}", 443, "unanswered") for k in range(start, start + 50)]
         rows += [("10.9.9.9", 22, "unanswered")] * 3
         truth.update(row[:2] for row in rows)
-        servers.add(batch(rows))
+        servers.add(block(rows))
         assert len(servers._counts) <= 100
     worst = servers.worst("unanswered")
     assert worst[0] == {"server_ip": "10.9.9.9", "server_port": 22, "count": 120}

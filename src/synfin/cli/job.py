@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from synfin.cli.progress import Progress
+from synfin.cli.signals import stopped_by_signal
 from synfin.errors import ConfigError
-from synfin.output.writer import FORMAT_NAMES, Output, Target
+from synfin.output import FORMAT_NAMES
 from synfin.run import Run, Source
 from synfin.schema import TABLES
 
 if TYPE_CHECKING:
     from synfin.output.arrow import Layout
     from synfin.output.summary import FirstRows, Servers
+    from synfin.output.writer import Output, Target
     from synfin.settings import Settings
 
 _OPTIONS = (
@@ -47,10 +44,11 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def destination(options: dict[str, Any]) -> tuple[Target | None, dict[str, Layout]]:
     """Where the rows of a run go, and the layout of each table that is kept. Raises ConfigError."""
-    from synfin.output.arrow import Layout
-
     how = {name: options[name] for name in ("format", "table", "append", "overwrite")}
     if options["out"] is not None:
+        from synfin.output.arrow import Layout
+        from synfin.output.writer import Target
+
         target = Target.parse(options["out"], **how)
         names = _names(options["names"], target)
         return target, {table: Layout.choose(table, names, options["profile"]) for table in target.tables}
@@ -65,15 +63,6 @@ def _names(text: str | None, target: Target) -> list[str] | None:
     if len(target.tables) > 1:
         raise ConfigError("--columns names the columns of one table; choose it with --table")
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM where nothing else handles it, as KeyboardInterrupt is SIGINT: what was begun is cleaned up."""
-
-
-def break_off(number: int, _frame: object) -> None:
-    """A signal handler that raises KeyboardInterrupt, or Terminated for SIGTERM."""
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 class Job:
@@ -115,15 +104,15 @@ class Job:
         servers, first = Servers(), FirstRows(self.head)
         output = None
         try:
-            output = Output(self.target, self.layouts) if self.target else None
+            output = self._output()
             started = time.monotonic()
             with Progress() as progress:
                 run = self._run(progress)
-                with _stopped_by_signal(self.stop or run.stop) as came:
+                with stopped_by_signal(self.stop or run.stop) as came:
                     self._pump(run, servers, first, output)
             seconds = time.monotonic() - started
             if output:
-                output.commit(file_metadata(run, shlex.join(["synfin", *sys.argv[1:]])))
+                output.commit(file_metadata(run, ["synfin", *sys.argv[1:]]))
         except BaseException:
             self.source.close()
             if output:
@@ -132,6 +121,13 @@ class Job:
         summary = summarize(run, servers, seconds, output.names if output else [])
         self._report(summary, first.rows)
         return 0 if summary["complete"] else 128 + came[0] if run.interrupted else 1
+
+    def _output(self) -> Output | None:
+        if self.target is None:
+            return None
+        from synfin.output.writer import Output
+
+        return Output(self.target, self.layouts)
 
     def _run(self, progress: Progress) -> Run:
         from synfin.output.render import HEAD_COLUMNS
@@ -146,15 +142,16 @@ class Job:
         return run
 
     def _pump(self, run: Run, servers: Servers, first: FirstRows, output: Output | None) -> None:
-        from synfin.output.arrow import Layout
-        from synfin.output.render import HEAD_COLUMNS
-        from synfin.output.summary import FLOW_COLUMNS
+        head = None
+        if self.head:
+            from synfin.output.arrow import Layout
+            from synfin.output.render import HEAD_COLUMNS
 
-        tally, head = Layout.choose("flows", FLOW_COLUMNS), Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
+            head = Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
         for table, block in run.blocks():
             if table == "flows":
-                servers.add(tally.batch(block))
-                if self.head:
+                servers.add(block)
+                if head:
                     first.add(head.batch(block))
             if output and table in self.layouts:
                 output.write(table, self.layouts[table].batch(block))
@@ -166,34 +163,17 @@ class Job:
         if self.as_json:
             if self.head:
                 summary["head"] = rows
+            import json
+
             click.echo(json.dumps(summary, indent=1), err=to_stderr)
             return
         text = summary_text(summary)
         if rows:
+            import shutil
+
             text += "\n" + first_rows(rows, shutil.get_terminal_size((100, 24)).columns)
         if self.target is None:
             text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
         elif not to_stderr:
             text += f"\nWritten: {', '.join(summary['outputs'])}\n"
         click.echo(text, nl=False, err=to_stderr)
-
-
-@contextmanager
-def _stopped_by_signal(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM ends the run in order, a second one at once. Gives the list of those that came."""
-    came: list[int] = []
-
-    def act(number: int, _frame: object) -> None:
-        came.append(number)
-        for each in before:
-            signal.signal(each, break_off)
-        stop()
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, act)
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,25 +5,56 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
 import click
 
 from synfin import __version__
-from synfin.cli.columns import columns
-from synfin.cli.explain import explain
-from synfin.cli.extract import extract
-from synfin.cli.job import Terminated, break_off
-from synfin.cli.live import live
-from synfin.cli.track import track
-from synfin.cli.verify import verify
+from synfin.cli.completion import COMPLETE
+from synfin.cli.signals import Terminated, break_off
 from synfin.errors import CaptureOpenError, ConfigError, NotACaptureError, SynfinError
 
 #: Exit codes beside 0. 1: bad input was met or output failed; 2: nothing was done because the call or the file is wrong.
 EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
-_COMPLETE = "_SYNFIN_COMPLETE"
+#: The commands, with the line about each in the list of them. A command is the function of its name in the module of its
+#: name beside this one, which is loaded when the command is called: it may need much that the others do not.
+COMMANDS = {
+    "columns": "Print the columns of the tables.",
+    "completion": "Print the script for shell completion.",
+    "explain": "Explain a connection, segment by segment.",
+    "extract": "Write the packets of single connections to a capture.",
+    "live": "Track a network interface: rows and a summary.",
+    "track": "Track captures: rows and a summary.",
+    "verify": "Compare the rows with tshark's and tcptrace's.",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Loaded(Mapping[str, click.Command]):
+    """The commands by name, each loaded when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        return getattr(import_module(f"synfin.cli.{name}"), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(click.Group):
+    """A group that lists its commands without loading them."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Group, commands=_Loaded(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="synfin", message="%(prog)s %(version)s")
 def cli() -> None:
     """One truthful row per TCP connection: how it opened, how it closed, and what went wrong.
@@ -43,28 +74,6 @@ def cli() -> None:
     """
 
 
-@cli.command(short_help="Print the script for shell completion.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the script that completes synfin's commands and options in SHELL.
-
-    For bash, add to ~/.bashrc: eval "$(synfin completion bash)"
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    if kind is not None:
-        click.echo(kind(cli, {}, "synfin", _COMPLETE).source())
-
-
-cli.add_command(track)
-cli.add_command(live)
-cli.add_command(explain)
-cli.add_command(extract)
-cli.add_command(columns)
-cli.add_command(verify)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave the process with its exit code."""
     before = signal.signal(signal.SIGTERM, break_off)
@@ -81,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        return cli.main(args=arguments, prog_name="synfin", complete_var=_COMPLETE, standalone_mode=False) or 0
+        return cli.main(args=arguments, prog_name="synfin", complete_var=COMPLETE, standalone_mode=False) or 0
     except click.ClickException as error:
         return _complain(error)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of what breaks a command off

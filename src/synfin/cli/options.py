@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from synfin.errors import ConfigError
 from synfin.settings import DUPLICATES, NS_PER_S, Settings, parse_duration, parse_end, parse_ports
-from synfin.sources.filter import Filter
-from synfin.sources.window import Window, parse_instant
+
+if TYPE_CHECKING:
+    from synfin.sources.filter import Filter
+    from synfin.sources.window import Window
 
 
 class Duration(click.ParamType):
@@ -51,6 +53,8 @@ class Instant(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Nanoseconds since 1970; a usage error when the text is no instant."""
+        from synfin.sources.window import parse_instant
+
         try:
             return parse_instant(value)
         except ConfigError as error:
@@ -89,7 +93,16 @@ def narrowing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def narrowing_from(options: dict[str, Any]) -> tuple[Filter | None, Window | None]:
     """The filter and the window that the options mean; they are taken out of `options`. Raises ConfigError."""
     expression, start, end = (options.pop(name) for name in ("expression", "start", "end"))
-    return None if expression is None else Filter(expression), Window.of(start, end)
+    filter = window = None
+    if expression is not None:
+        from synfin.sources.filter import Filter
+
+        filter = Filter(expression)
+    if start is not None or end is not None:
+        from synfin.sources.window import Window
+
+        window = Window.of(start, end)
+    return filter, window
 
 
 #: Field of Settings -> help. The option is the field's name with dashes, its default the field's.

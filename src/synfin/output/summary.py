@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections import Counter
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 from synfin import __version__
 from synfin.run import Run, accounting
+from synfin.schema import ENUMS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from synfin._core.block import Block
 
 #: Outcomes of an attempt by which servers are ranked.
 FAILURES = ("unanswered", "refused", "half_open")
@@ -16,6 +21,8 @@ FAILURES = ("unanswered", "refused", "half_open")
 FLOW_COLUMNS = ("server_ip", "server_port", "handshake")
 MAX_SERVERS = 10_000
 _WORST = 5
+_CODES = tuple(ENUMS["handshake"].index(failure) for failure in FAILURES)
+_IS_FAILURE = bytes(code in _CODES for code in range(256))
 
 
 class Servers:
@@ -30,16 +37,17 @@ class Servers:
         self.error = 0
         self._counts: dict[tuple[str, int], list[int]] = {}
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Count the failures among the rows of a flow batch (columns FLOW_COLUMNS in either profile)."""
-        failed = pc.is_in(batch["handshake"], pa.array(FAILURES))
-        columns = [pc.filter(batch[name], failed) for name in FLOW_COLUMNS]
-        columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in columns]
-        rows = pa.table(columns, names=list(FLOW_COLUMNS))
-        counted = rows.group_by(list(FLOW_COLUMNS)).aggregate([([], "count_all")])
-        for row in counted.to_pylist():
-            counts = self._counts.setdefault((row["server_ip"], row["server_port"]), [0] * len(FAILURES))
-            counts[FAILURES.index(row["handshake"])] += row["count_all"]
+    def add(self, block: Block) -> None:
+        """Count the failures among the rows of a block of flows with FLOW_COLUMNS, of which none is ever null."""
+        ips, ports, handshakes = (memoryview(block.buffers(name)[1]) for name in FLOW_COLUMNS)
+        failed = bytes(handshakes).translate(_IS_FAILURE)
+        rows = zip(ips.cast("B").cast("i"), ports.cast("B").cast("i"), handshakes.cast("B"), strict=True)
+        counted = Counter(compress(rows, failed))
+        _, ends, texts = block.dictionary("server_ip")
+        ends, texts = memoryview(ends).cast("B").cast("i"), memoryview(texts)
+        for (ip, port, handshake), count in counted.items():
+            server = str(texts[ends[ip] : ends[ip + 1]], "ascii"), port
+            self._counts.setdefault(server, [0] * len(FAILURES))[_CODES.index(handshake)] += count
         if len(self._counts) > self.limit:
             self._forget()
 
@@ -70,7 +78,9 @@ class FirstRows:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take a flow batch in the lakehouse profile, where instants are int64 nanoseconds beside timestamps."""
-        first = pc.select_k_unstable(batch, self.count, [("first_seen_ns", "ascending"), ("first_packet", "ascending")])
+        from pyarrow.compute import select_k_unstable
+
+        first = select_k_unstable(batch, self.count, [("first_seen_ns", "ascending"), ("first_packet", "ascending")])
         rows = batch.take(first).drop_columns(["first_seen"])
         rows = rows.rename_columns(["first_seen" if name == "first_seen_ns" else name for name in rows.schema.names])
         merged = self.rows + rows.to_pylist()
@@ -138,13 +148,14 @@ def quantiles(values: dict[str, Any]) -> dict[str, Any]:
     return values | {name: top if name in last else min(values[name], top) for name in ranks if count}
 
 
-def file_metadata(run: Run, command: str) -> dict[str, str]:
+def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
     """What a file of rows says about its run: text values, JSON where they have parts."""
     import json
+    import shlex
 
     outcome = run.outcome
     metadata = {
-        "command": command,
+        "command": shlex.join(command),
         "inputs": json.dumps([str(name) for name in run.source.files or run.source.interfaces]),
         "accounting": json.dumps(accounting(run.tracker.stats())),
         "complete": "true" if outcome.complete else "false",

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 ENDINGS = {
     ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-FORMAT_NAMES = ("parquet", "arrow", "csv", "jsonl")
 _PART = re.compile(r"part-(\d+)\.[a-z]+")
 
 
