@@ -15,7 +15,9 @@ from capture_files import T0, pcap, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synfin.sources.streams import RawFile, ReadAhead, StreamBroken, chunks, codec_of
+from synfin.sources.ahead import ReadAhead
+from synfin.sources.codecs import codec_of
+from synfin.sources.streams import RawFile, StreamBroken, chunks
 from synfin.sources.zstd_frames import FrameWalk
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from synfin._core.batch import PacketBatch
 from synfin.errors import CaptureOpenError, NotACaptureError
 from synfin.sources import merge
+from synfin.sources.ahead import AHEAD_BYTES, Room, read_ahead, usable_cores
 from synfin.sources.looks import ACCEPTED
 from synfin.sources.paths import expand
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, ClockIncident, FileReport, InputReport
-from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile, read_ahead
-from synfin.sources.survey import Entry, Survey
-from synfin.sources.window import Window
+from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile
 
+if TYPE_CHECKING:
+    from synfin.sources.survey import Entry
+    from synfin.sources.window import Window
+
+_MOST_AHEAD = 32  # files that are open before their turn
 _LEAST_CHUNK_BYTES = 1 << 16
 _MOST_DROPS = 1 << 62  # a sum that the tracker can hold, whatever damaged captures claim
 
@@ -29,6 +34,7 @@ class CaptureInput:
     strict : a truncated capture counts as a failure (see InputReport.failed).
     chunk_bytes : the most bytes that are read at a time.
     window : packets outside it are counted and left out, and do not move the clock.
+    ahead_bytes : memory for the content of compressed files that are unpacked before their turn.
 
     Raises
     ------
@@ -44,7 +50,9 @@ class CaptureInput:
 
     Notes
     -----
-    Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256.
+    Memory does not depend on the size of the files: a few chunks for each file open at the moment, at most 256, and
+    `ahead_bytes`, and one chunk more for each core. A single file of BGZF or of several Zstandard frames is unpacked by all
+    cores; each may hold a part of at most 16 MiB (`synfin.sources.parts`) before and after it is unpacked.
     """
 
     idle_clock_ns = 0  # a capture never keeps anyone waiting
@@ -56,6 +64,7 @@ class CaptureInput:
         strict: bool = False,
         chunk_bytes: int = CHUNK_BYTES,
         window: Window | None = None,
+        ahead_bytes: int = AHEAD_BYTES,
     ):
         self.files: list[str] = []
         self.interfaces = Interfaces()
@@ -64,6 +73,9 @@ class CaptureInput:
         self._window = window
         self._merger = merge.Merger(window.start_ns, window.end_ns) if window else merge.Merger()
         self._open: dict[int, Reader] = {}
+        self._ahead: dict[int, Reader] = {}  # files whose turn has not come
+        self._room = Room(ahead_bytes)
+        self._cores = usable_cores()
         self._past_bytes = 0
         self.drops: int | None = None
         self._untold_drops: int | None = None  # of files without packets, which have no time: told with another file's
@@ -80,14 +92,14 @@ class CaptureInput:
             self.close()
             raise
 
-    def _reader(self, path: str, file_id: int) -> Reader:
+    def _reader(self, path: str, file_id: int, *, waits: bool = False, workers: int = 1) -> Reader:
         raw = RawFile(path)
         # Many files at a time share the memory that one has.
         size = min(self._chunk_bytes, max(self._chunk_bytes // (len(self._open) + 1), _LEAST_CHUNK_BYTES))
-        return Reader(raw, read_ahead(raw, size), file_id)
+        return Reader(raw, read_ahead(raw, size, room=self._room, waits=waits, workers=workers), file_id)
 
     def _open_only(self, path: str) -> None:
-        reader = self._open[0] = self._reader(path, 0)
+        reader = self._open[0] = self._reader(path, 0, workers=self._cores)
         self._accept(path)
         self.bytes_total = reader.raw.size
         has_packet = reader.first_packet(self.interfaces)
@@ -97,6 +109,8 @@ class CaptureInput:
         self._enter(reader, has_packet)
 
     def _open_set(self, found: list[str], paths: list[str]) -> None:
+        from synfin.sources.survey import Survey
+
         survey = Survey(self._report, self.interfaces, set(paths), skim=self._window is not None)
         self.bytes_total = 0
         entries: list[Entry] = []
@@ -167,13 +181,28 @@ class CaptureInput:
         self._announce()
         if reader is None:
             try:
-                reader = self._open[file_id] = self._reader(self.files[file_id], file_id)
+                reader = self._ahead.pop(file_id, None) or self._reader(self.files[file_id], file_id)
             except CaptureOpenError as error:
                 self._report.broken.append(
                     BrokenFile(self.files[file_id], None, str(error.__cause__.strerror), "unreadable")
                 )
                 return
+            reader.begin()
+            self._open[file_id] = reader
         self._enter(reader, reader.first_packet(self.interfaces))
+
+    def _look_ahead(self) -> None:
+        # Begins with the next files while cores and memory are free, so that they are unpacked beside the one at hand.
+        busy = sum(reader.unpacking for reader in (*self._open.values(), *self._ahead.values()))
+        for _, file_id, reader in reversed(self._waiting[-_MOST_AHEAD:]):
+            if busy >= self._cores or self._room.bytes_ahead >= self._room.size:
+                break
+            if reader is None and file_id not in self._ahead:
+                try:
+                    ahead = self._ahead[file_id] = self._reader(self.files[file_id], file_id, waits=True)
+                except CaptureOpenError:
+                    continue  # told when its turn comes
+                busy += ahead.unpacking
 
     def _leave(self, reader: Reader) -> bool:
         # True when the capture has said how many packets were lost.
@@ -219,6 +248,8 @@ class CaptureInput:
             elif status == merge.BATCH:
                 merger.begin(batch)  # so many packets that waited lay outside the window
             elif status == merge.NEED:
+                if self._waiting:
+                    self._look_ahead()
                 self._open[merger.first.file_id].advance()
             elif self._waiting and status in (merge.JOIN, merge.IDLE):
                 self._join_next()
@@ -256,9 +287,10 @@ class CaptureInput:
     def close(self) -> None:
         """Close all files. The packets of the last batch are void afterwards."""
         self._closed = True
-        for reader in self._open.values():
+        for reader in (*self._open.values(), *self._ahead.values()):
             reader.close()
         self._open.clear()
+        self._ahead.clear()
 
     def __del__(self) -> None:
         if hasattr(self, "_waiting"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synfin.sources.streams import codec_of
+from synfin.sources.codecs import codec_of
 
 ACCEPTED = "accepted are pcap and pcapng, plain or compressed with gzip, zstd, lz4, xz or bzip2"
 

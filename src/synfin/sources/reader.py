@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from synfin.sources import merge
+from synfin.sources.ahead import ReadAhead
 from synfin.sources.faults import FOREIGN, fault
 from synfin.sources.looks import looks_like
 from synfin.sources.report import BrokenFile
@@ -62,6 +63,16 @@ class Reader:
         if len(self._head) < _HEAD_BYTES:
             self._head += bytes(chunk[: _HEAD_BYTES - len(self._head)])
         self.capture.feed(chunk)
+
+    @property
+    def unpacking(self) -> bool:
+        """True while a thread reads on."""
+        return isinstance(self._content, ReadAhead) and not self._content.finished
+
+    def begin(self) -> None:
+        """Say that the file's turn has come (`ReadAhead`)."""
+        if isinstance(self._content, ReadAhead):
+            self._content.begin()
 
     def first_packet(self, interfaces: Interfaces) -> bool:
         """Make the first packet ready. False when there is none: the capture has ended or is broken."""

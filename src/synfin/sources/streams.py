@@ -1,30 +1,23 @@
-"""Chunks of a file's content: opening, compression by content, and reading ahead in a thread."""
+"""Chunks of a file's content: opening, compression by content, and what came before damage."""
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
 import stat
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-
-import lz4.frame
-import zstandard
-from isal import igzip_lib
+from collections.abc import Iterator
 
 from synfin.errors import CaptureOpenError
+from synfin.sources.codecs import CODECS, HEAD_BYTES, codec_of
+from synfin.sources.parts import unpack_in_parts
 from synfin.sources.zstd_frames import FrameWalk
 
 STDIN = "-"
 CHUNK_BYTES = 1 << 20
-READ_AHEAD_CHUNKS = 4
-_COMPRESSED_BYTES = 1 << 17  # of one read of a compressed file
-_INLINE_BYTES = 1 << 18  # a file of at most this size is read without a thread
-_XZ_MEMORY = 1 << 28  # xz -9 needs 65 MiB; more is asked for by mistake or in bad faith
+#: The most bytes of one chunk out of a compressed file: the libraries enlarge their output step by step, and copying it
+#: costs more than asking again.
+_UNPACKED_BYTES = 1 << 18
+_PACKED_BYTES = 3 << 16  # of one read of it: also where nothing gets smaller, this becomes one chunk
 
 Buffer = bytes | memoryview
 
@@ -54,6 +47,8 @@ class RawFile:
         self.path = path
         self.bytes_read = 0
         self.last_read = 0
+        #: True once the content turned out to be compressed.
+        self.packed = False
         self._file = None
         if path == STDIN:
             self.size = None
@@ -82,9 +77,18 @@ class RawFile:
 
     def read(self, size: int) -> bytes:
         """Read at most ``size`` bytes; none at the end."""
-        buffer = bytearray(size)
-        count = self.readinto(memoryview(buffer))
-        return bytes(buffer) if count == size else bytes(buffer[:count])
+        try:
+            data = self._file.read(size) or b""
+        except OSError as error:
+            raise StreamBroken("unreadable", f"cannot be read on: {error.strerror}") from error
+        self.bytes_read += len(data)
+        self.last_read = len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        """Read on from a place before; only where `size` is known."""
+        self._file.seek(offset)
+        self.bytes_read = offset
 
     def read_head(self, size: int) -> bytes:
         """Read ``size`` bytes, or what there is."""
@@ -98,42 +102,16 @@ class RawFile:
             self._file.close()
 
 
-@dataclass(frozen=True)
-class Codec:
-    """A compression: its first bytes, a decompressor with ``decompress(data, max_length)``, and its errors."""
-
-    name: str
-    magic: bytes
-    new: Callable[[], object]
-    errors: tuple[type[Exception], ...]
-
-
-CODECS = (
-    Codec("gzip", b"\x1f\x8b", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), (igzip_lib.IsalError,)),
-    Codec("xz", b"\xfd7zXZ\x00", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY), (lzma.LZMAError,)),
-    Codec("bzip2", b"BZh", bz2.BZ2Decompressor, (OSError, ValueError)),
-    Codec("lz4", b"\x04\x22\x4d\x18", lz4.frame.LZ4FrameDecompressor, (RuntimeError,)),
-)  # fmt: skip
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-HEAD_BYTES = 8
-_LONGEST_WAIT_S = 1.0
-
-
-def codec_of(head: bytes) -> str | None:
-    """Name of the compression that a file with these first bytes has; None for none."""
-    if head.startswith(ZSTD_MAGIC) or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
-        return "zstd"  # the second: a skippable frame, with which some tools begin
-    return next((codec.name for codec in CODECS if head.startswith(codec.magic)), None)
-
-
-def chunks(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, buffers: int = 1) -> Iterator[Buffer]:
+def chunks(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, buffers: int = 1, workers: int = 1) -> Iterator[Buffer]:
     """The decompressed content, in order.
 
     Parameters
     ----------
     raw : closed when the iterator ends or is closed.
     chunk_bytes : the most bytes of one chunk.
-    buffers : how many chunks the consumer may hold at a time; the one before those is overwritten.
+    buffers : how many chunks of a file that is not compressed the consumer may hold at a time; the one before those is
+        overwritten.
+    workers : threads for what can be unpacked beside each other; 1 for none.
 
     Raises
     ------
@@ -141,7 +119,7 @@ def chunks(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, buffers: int = 1) -> It
     """
     given = 0
     try:
-        for chunk in _content(raw, chunk_bytes, buffers):
+        for chunk in _content(raw, chunk_bytes, buffers, workers):
             given += len(chunk)
             yield chunk
     except StreamBroken as broken:
@@ -152,14 +130,21 @@ def chunks(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, buffers: int = 1) -> It
         raw.close()
 
 
-def _content(raw: RawFile, chunk_bytes: int, buffers: int) -> Iterator[Buffer]:
+def _content(raw: RawFile, chunk_bytes: int, buffers: int = 1, workers: int = 1) -> Iterator[Buffer]:
     head = raw.read_head(HEAD_BYTES)
     name = codec_of(head)
     if name is None:
         return _plain(raw, head, chunk_bytes, buffers)
-    if name == "zstd":
-        return _zstd(raw, head, chunk_bytes)
-    return _members(raw, head, next(codec for codec in CODECS if codec.name == name), chunk_bytes)
+    raw.packed = True
+    return _unpacked(raw, head, name, min(chunk_bytes, _UNPACKED_BYTES), workers)
+
+
+def _unpacked(raw: RawFile, head: bytes, name: str, chunk_bytes: int, workers: int) -> Iterator[Buffer]:
+    if workers > 1 and raw.size is not None:
+        at = yield from unpack_in_parts(raw, name, workers, chunk_bytes)
+        raw.seek(at)
+        head = raw.read_head(HEAD_BYTES)
+    yield from _zstd(raw, head, chunk_bytes) if name == "zstd" else _members(raw, head, name, chunk_bytes)
 
 
 class _FineFile(RawFile):
@@ -180,7 +165,7 @@ def _before_damage(raw: RawFile, given: int, chunk_bytes: int) -> Iterator[Buffe
         return
     again.fine_from = raw.bytes_read - raw.last_read
     try:
-        for chunk in _content(again, chunk_bytes, 1):
+        for chunk in _content(again, chunk_bytes):
             fresh = max(len(chunk) - given, 0)
             given -= len(chunk) - fresh
             if fresh:
@@ -208,24 +193,26 @@ def _plain(raw: RawFile, head: bytes, chunk_bytes: int, buffers: int) -> Iterato
         yield view[:count]
 
 
-def _members(raw: RawFile, data: bytes, codec: Codec, chunk_bytes: int) -> Iterator[Buffer]:
+def _members(raw: RawFile, data: bytes, name: str, chunk_bytes: int) -> Iterator[Buffer]:
     # A compressed file may be several compressed streams in a row, with zeros between and behind them.
+    magic, load = CODECS[name]
+    codec = load()
     while data:
-        if not data.startswith(codec.magic):
-            raise StreamBroken("corrupt", f"has bytes that are not {codec.name} behind its {codec.name} data")
+        if not data.startswith(magic):
+            raise StreamBroken("corrupt", f"has bytes that are not {name} behind its {name} data")
         decoder = codec.new()
         while not decoder.eof:
-            if not data and decoder.needs_input and not (data := raw.read(_COMPRESSED_BYTES)):
-                raise StreamBroken("truncated", f"its {codec.name} data end early")
+            if not data and decoder.needs_input and not (data := raw.read(_PACKED_BYTES)):
+                raise StreamBroken("truncated", f"its {name} data end early")
             try:
                 out = decoder.decompress(data, chunk_bytes)
             except codec.errors as error:
-                raise StreamBroken("corrupt", f"its {codec.name} data are damaged ({error})") from error
+                raise StreamBroken("corrupt", f"its {name} data are damaged ({error})") from error
             data = b""
             if out:
                 yield out
         data = (decoder.unused_data or b"").lstrip(b"\0")
-        while len(data) < len(codec.magic) and (more := raw.read(_COMPRESSED_BYTES)):
+        while len(data) < len(magic) and (more := raw.read(_PACKED_BYTES)):
             data = (data + more).lstrip(b"\0")
 
 
@@ -245,9 +232,11 @@ class _WalkedFile:
 
 def _zstd(raw: RawFile, head: bytes, chunk_bytes: int) -> Iterator[Buffer]:
     # The library's reader takes a cut frame for a whole one, so the frames are walked beside it.
+    import zstandard
+
     source = _WalkedFile(raw, head)
     decoder = zstandard.ZstdDecompressor()
-    with decoder.stream_reader(source, read_size=_COMPRESSED_BYTES, read_across_frames=True, closefd=False) as reader:
+    with decoder.stream_reader(source, read_size=_PACKED_BYTES, read_across_frames=True, closefd=False) as reader:
         while True:
             try:
                 out = reader.read1(chunk_bytes)
@@ -258,72 +247,3 @@ def _zstd(raw: RawFile, head: bytes, chunk_bytes: int) -> Iterator[Buffer]:
             yield out
     if not source.walk.between:
         raise StreamBroken("truncated", "its zstd data end early")
-
-
-class ReadAhead:
-    """The same chunks, made by a thread that runs a few of them ahead.
-
-    A chunk is given back by asking for the next one.
-    """
-
-    def __init__(self, raw: RawFile, chunk_bytes: int = CHUNK_BYTES):
-        self._chunks = chunks(raw, chunk_bytes, READ_AHEAD_CHUNKS)
-        self._ready: SimpleQueue[Buffer | BaseException | None] = SimpleQueue()
-        self._room = threading.Semaphore(READ_AHEAD_CHUNKS)
-        self._holds = self._closed = False
-        self._may_block = raw.size is None
-        self._thread = threading.Thread(target=self._run, name="synfin-read-ahead", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        item: Buffer | BaseException | None = b""
-        try:
-            while item is not None:
-                self._room.acquire()
-                if self._closed:
-                    break
-                item = next(self._chunks, None)
-                self._ready.put(item)
-        except BaseException as error:
-            self._ready.put(error)
-        finally:
-            self._chunks.close()
-
-    def __iter__(self) -> ReadAhead:
-        return self
-
-    def __next__(self) -> Buffer:
-        if self._holds:
-            self._holds = False
-            self._room.release()
-        item = self._wait()
-        if isinstance(item, BaseException):
-            self._ready.put(None)
-            raise item
-        if item is None:
-            self._ready.put(None)
-            raise StopIteration
-        self._holds = True
-        return item
-
-    def _wait(self) -> Buffer | BaseException | None:
-        # A signal that comes just before the wait begins does not end it: its handler runs when the wait does.
-        while True:
-            try:
-                return self._ready.get(timeout=_LONGEST_WAIT_S)
-            except Empty:
-                continue
-
-    def close(self) -> None:
-        """Stop the thread; one that waits for a pipe ends with the process."""
-        self._closed = True
-        self._room.release()
-        if not self._may_block and not sys.is_finalizing():
-            self._thread.join()
-
-
-def read_ahead(raw: RawFile, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Buffer]:
-    """The content of a file in chunks, by a thread unless the file is small. Close it when done."""
-    if raw.size is not None and raw.size <= _INLINE_BYTES:
-        return chunks(raw, chunk_bytes)
-    return ReadAhead(raw, chunk_bytes)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from synfin.errors import CaptureOpenError
+from synfin.sources.ahead import read_ahead
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, InputReport
-from synfin.sources.streams import Buffer, RawFile, StreamBroken, chunks, read_ahead
+from synfin.sources.streams import Buffer, RawFile, StreamBroken, chunks
 
 _FINGERPRINT_BYTES = 1 << 16
 _COMPARED_BYTES = 1 << 16

@@ -20,6 +20,11 @@ class FrameWalk:
         """Walk over more bytes."""
         at = 0
         while at < len(data):
+            at = self.step(data, at)
+
+    def step(self, data: bytes | bytearray, at: int) -> int:
+        """Walk on from ``data[at]`` to the end of the frame or of the data; where that is."""
+        while at < len(data):
             step = min(self._skip, len(data) - at)
             if step:
                 self._skip -= step
@@ -30,6 +35,9 @@ class FrameWalk:
                     head, self._head = self._head, b""
                     self._field(head)
             at += step
+            if self.between:
+                break
+        return at
 
     @property
     def between(self) -> bool:
