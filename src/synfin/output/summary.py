@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ FAILURES = ("unanswered", "refused", "half_open")
 FLOW_COLUMNS = ("server_ip", "server_port", "handshake")
 MAX_SERVERS = 10_000
 _WORST = 5
-_CODES = tuple(ENUMS["handshake"].index(failure) for failure in FAILURES)
-_IS_FAILURE = bytes(code in _CODES for code in range(256))
+#: Code of a handshake -> its place in FAILURES.
+_PLACES = {ENUMS["handshake"].index(failure): place for place, failure in enumerate(FAILURES)}
+_IS_FAILURE = bytes(code in _PLACES for code in range(256))
 
 
 class Servers:
@@ -39,15 +41,16 @@ class Servers:
 
     def add(self, block: Block) -> None:
         """Count the failures among the rows of a block of flows with FLOW_COLUMNS, of which none is ever null."""
-        ips, ports, handshakes = (memoryview(block.buffers(name)[1]) for name in FLOW_COLUMNS)
-        failed = bytes(handshakes).translate(_IS_FAILURE)
-        rows = zip(ips.cast("B").cast("i"), ports.cast("B").cast("i"), handshakes.cast("B"), strict=True)
-        counted = Counter(compress(rows, failed))
-        _, ends, texts = block.dictionary("server_ip")
-        ends, texts = memoryview(ends).cast("B").cast("i"), memoryview(texts)
+        ips, ports, handshakes = (bytes(block.buffers(name)[1]) for name in FLOW_COLUMNS)
+        failed = handshakes.translate(_IS_FAILURE)
+        counted = Counter(compress(zip(array("i", ips), array("i", ports), handshakes, strict=True), failed))
+        if not counted:
+            return
+        _, ends, text = block.dictionary("server_ip")
+        ends, text = array("i", bytes(ends)), str(bytes(text), "ascii")
         for (ip, port, handshake), count in counted.items():
-            server = str(texts[ends[ip] : ends[ip + 1]], "ascii"), port
-            self._counts.setdefault(server, [0] * len(FAILURES))[_CODES.index(handshake)] += count
+            server = text[ends[ip] : ends[ip + 1]], port
+            self._counts.setdefault(server, [0] * len(FAILURES))[_PLACES[handshake]] += count
         if len(self._counts) > self.limit:
             self._forget()
 
