@@ -54,7 +54,9 @@ class _Group(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Group, commands=_Loaded(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group, commands=_Loaded(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="synfin", message="%(prog)s %(version)s")
 def cli() -> None:
     """One truthful row per TCP connection: how it opened, how it closed, and what went wrong.

@@ -153,7 +153,7 @@ class _FineFile(RawFile):
     fine_from = 0
 
     def read(self, size: int) -> bytes:
-        return super().read(size if self.bytes_read < self.fine_from else 1)
+        return super().read(min(size, max(self.fine_from - self.bytes_read, 1)))
 
 
 def _before_damage(raw: RawFile, given: int, chunk_bytes: int) -> Iterator[Buffer]:
