@@ -281,3 +281,15 @@ def test_an_end_in_syn_sent_that_closes_acknowledges_first(agreed):
     (row,) = agreed(d)
     assert (row["close"], row["time_wait_side"]) == ("fin_3way", "client")
     assert (state_of(row, d.a), state_of(row, d.b)) == ("TIME-WAIT", "CLOSED")
+
+
+def test_a_held_syn_that_comes_again_after_the_close_opens_anew(agreed):
+    """Though the server's acknowledgement of it, meanwhile, would have made it the record's own late SYN."""
+    d = Dialogue()
+    d.ack(d.a)
+    d.syn(d.a)
+    d.ack(d.b, ack=d.a.isn + 1)
+    d.rst(d.b, extra="A", seq=d.b.nxt, ack=0)
+    d.syn(d.a)
+    rows = agreed(d)
+    assert [(row["handshake"], row["syn_count"]) for row in rows] == [("not_seen", 0), ("pending", 2)]

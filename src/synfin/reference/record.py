@@ -117,8 +117,10 @@ class Record:
             return self.held
         if segment.kind in {"plain", "synack"} and holder is sender and segment.seq == (held.seq + 1) & MASK:
             return self.held
+        if segment.kind == "syn" and self.finished and holder is sender and held.seq == segment.seq:
+            return self.held
         if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
-            return self.held if holder is sender and held.seq == segment.seq else []
+            return []
         new = segment.seq != sender.isn and not self.acks_syn(segment.ack, peer, peer.isn)
         if segment.kind == "synack" and self.finished and new and not self.synack_belongs(sender, peer, segment):
             return []
@@ -153,9 +155,11 @@ class Record:
     def is_resent_syn(self, segment: Segment) -> bool:
         """Does this SYN repeat its sender's, or the held one, while the record is not finished?"""
         sender, peer = self.ends(segment)
-        if segment.kind != "syn" or self.judge_syn(sender, peer, segment.seq) == "late":
+        if segment.kind != "syn":
             return False
         held = self.held and (self.ends(self.held[0])[0], self.held[0].seq) == (sender, segment.seq)
+        if self.judge_syn(sender, peer, segment.seq) == "late" and not (held and self.finished):
+            return False
         known = sender.isn_captured and sender.isn == segment.seq
         return bool(held or (known and not self.finished))
 
