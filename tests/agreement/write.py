@@ -16,12 +16,12 @@ from zeek_borders import cut_by_zeek
 from zeek_rows import EQUAL, columns, compare, verdict
 
 from synfin.verify import tools
-from synfin.verify.classes import ARGUMENTS
-from synfin.verify.explain import UNEXPLAINED
+from synfin.verify.classes import UNEXPLAINED
 from synfin.verify.join import TSHARK_COLUMNS, Joined
 from synfin.verify.report import class_counts
 from synfin.verify.tcptrace import COLUMNS as TCPTRACE_COLUMNS
 from synfin.verify.tcptrace_classes import TCPTRACE_ARGUMENTS
+from synfin.verify.tshark_classes import TSHARK_ARGUMENTS
 
 HEAD = """# Agreement with other tools
 
@@ -51,7 +51,7 @@ def tshark_section(found: dict[str, Joined]) -> list[str]:
         *table(total, [column.name for column in TSHARK_COLUMNS]),
         "\nA difference may fall into several classes, one for each packet that it comes from. `border` counts pairs of ends that the "
         "two cut into connections in different places. Of the marks (the last five columns) each tool has its own definition.\n",
-        *classes(total, ARGUMENTS),
+        *classes(total, TSHARK_ARGUMENTS),
     ]
 
 

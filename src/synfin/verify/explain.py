@@ -10,20 +10,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from synfin.verify.classes import CLASSES, Class
+from synfin.verify.classes import UNEXPLAINED, Class
 from synfin.verify.join import Difference, match
-from synfin.verify.lives import Life, Packet, Pair, pair_of
+from synfin.verify.lives import ACK, FIN, RST, SYN, Life, Packet, Pair, pair_of
 from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
+from synfin.verify.tshark_classes import TSHARK_CLASSES
 from synfin.verify.witness import Seen, Step
 
-UNEXPLAINED = "unexplained"
 #: Instants and options stand in the packet that is the first of its kind: (count column, test of its flags).
-_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 _FIRST_OF: dict[str, tuple[str, Callable[[int], bool]]] = {
-    "fin_time": ("fin", lambda flags: bool(flags & _FIN)),
-    "rst_time": ("rst", lambda flags: bool(flags & _RST)),
-    "syn_time": ("syn", lambda flags: flags & (_SYN | _ACK) == _SYN),
-    "synack_time": ("synack", lambda flags: flags & (_SYN | _ACK) == _SYN | _ACK),
+    "fin_time": ("fin", lambda flags: bool(flags & FIN)),
+    "rst_time": ("rst", lambda flags: bool(flags & RST)),
+    "syn_time": ("syn", lambda flags: flags & (SYN | ACK) == SYN),
+    "synack_time": ("synack", lambda flags: flags & (SYN | ACK) == SYN | ACK),
 }
 _OPTIONS = ("isn", "mss", "window_scale", "sack_permitted", "timestamps")
 _MOST_PACKETS = 8  #: packet numbers kept for one part
@@ -35,7 +34,7 @@ class Evidence:
 
     lives: dict[str, Life]
     seen: Seen
-    classes: tuple[Class, ...] = CLASSES
+    classes: tuple[Class, ...] = TSHARK_CLASSES
     unit: int = 1  #: nanoseconds of the tool's clock
 
     def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
@@ -53,6 +52,11 @@ class Evidence:
     def steps(self, pair: Pair, mine: Iterable[Life]) -> dict[int, Step]:
         records = {life.whole["first_packet"] for life in mine}
         return {number: step for number, step in self.of_pair.get(pair, {}).items() if step.record in records}
+
+    def name(self, point: Point) -> str:
+        """The first class that has the point's column and holds for it."""
+        fitting = (one.name for one in self.classes if point.column in one.columns and one.holds(point))
+        return next(fitting, UNEXPLAINED)
 
     @cached_property
     def of_pair(self) -> dict[Pair, dict[int, Step]]:
@@ -78,7 +82,7 @@ def explain(difference: Difference, evidence: Evidence) -> None:
         found = _extreme(difference, evidence)
     elif column in WHOLE_COLUMNS:
         points = _points(difference, evidence, column)
-        found = {_name(points[-1]._replace(points=points), evidence): [points[-1].number]} if points else {}
+        found = {evidence.name(points[-1]._replace(points=points)): [points[-1].number]} if points else {}
     elif column in ROUND_TRIPS:
         found = _by_rule(difference, evidence)
     else:
@@ -89,14 +93,6 @@ def explain(difference: Difference, evidence: Evidence) -> None:
 
 
 Parts = dict[str, list[int]]
-
-
-def _name(point: Point, evidence: Evidence) -> str:
-    """The first class whose column and predicate fit."""
-    for one in evidence.classes:
-        if point.column in one.columns and one.holds(point):
-            return one.name
-    return UNEXPLAINED
 
 
 def _points(difference: Difference, evidence: Evidence, column: str) -> list[Point]:
@@ -129,7 +125,7 @@ def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
         return {}  # not the packets that the row was made from
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point._replace(points=points), evidence), []).append(point.number)
+            found.setdefault(evidence.name(point._replace(points=points)), []).append(point.number)
     return found
 
 
@@ -140,7 +136,7 @@ def _by_rule(difference: Difference, evidence: Evidence) -> Parts:
         return {}
     ruled = evidence.life(difference.others[0]).ways[difference.way][difference.column]
     point = points[0]._replace(points=points, by_rule=ruled == difference.theirs)
-    return {_name(point, evidence): [point.number]}
+    return {evidence.name(point): [point.number]}
 
 
 def _extreme(difference: Difference, evidence: Evidence) -> Parts:
@@ -149,20 +145,20 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     found: Parts = {}
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point, evidence), []).append(point.number)
+            found.setdefault(evidence.name(point), []).append(point.number)
         elif (
             point.packet
             and point.step
             and point.packet.time != point.step.segment.time // evidence.unit * evidence.unit
         ):
-            found.setdefault(_name(point._replace(column=difference.column), evidence), []).append(point.number)
+            found.setdefault(evidence.name(point._replace(column=difference.column)), []).append(point.number)
     if not found and difference.others:
         instants = [evidence.life(life).whole[difference.column] for life in difference.others]
         if difference.ours == (min(instants) if difference.column == "first_seen" else max(instants)):
             found["file_order"] = []
     if not found and points and evidence.unit > 1:
         point = points[0]._replace(column=difference.column, points=points)
-        found[_name(point, evidence)] = [point.number]
+        found[evidence.name(point)] = [point.number]
     return found
 
 
@@ -176,20 +172,19 @@ def _by_first(difference: Difference, evidence: Evidence) -> Parts:
     if difference.column in _FIRST_OF:
         column, test = _FIRST_OF[difference.column]
     else:
-        column, test = "", lambda flags: bool(flags & _SYN)
+        column, test = "", lambda flags: bool(flags & SYN)
     first = next((point for point in points if point.packet and test(point.packet.flags)), None)
     if not _as_shown(difference, points, first):
         return {}
     if first and first.step and column and first.packet and first.packet.time != first.step.segment.time:
-        return {_name(first, evidence): [first.number]}
+        return {evidence.name(first): [first.number]}
     if first and column and not (first.step and column in first.step.raised):
-        name = _name(first._replace(column=column), evidence)
+        name = evidence.name(first._replace(column=column))
     elif first and difference.column in _OPTIONS and not (first.step and first.step.raised & {"syn", "synack"}):
-        name = _name(first._replace(column="synack" if first.packet and first.packet.flags & _ACK else "syn"), evidence)
+        name = evidence.name(first._replace(column="synack" if first.packet and first.packet.flags & ACK else "syn"))
     else:
-        name = _name(
-            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points),
-            evidence,
+        name = evidence.name(
+            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points)
         )
     return {name: [first.number] if first else []}
 
@@ -207,9 +202,9 @@ def _initial_rtt(packets: list[Packet]) -> int | None:
     """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives more than 0."""
     syn = None
     for packet in packets:
-        if packet.flags & (_SYN | _ACK) == _SYN:
+        if packet.flags & (SYN | ACK) == SYN:
             syn = packet.time
-        elif syn is not None and packet.flags & (_SYN | _ACK) == _ACK and packet.time != syn:
+        elif syn is not None and packet.flags & (SYN | ACK) == ACK and packet.time != syn:
             return packet.time - syn
     return None
 
@@ -226,6 +221,6 @@ def _border(difference: Difference, evidence: Evidence) -> Parts:
     points = _points(difference, evidence, "border")
     for point in points:
         if (point.number in theirs) != (point.number in ours):
-            name = _name(point._replace(begins=(point.number in ours, point.number in theirs), points=points), evidence)
+            name = evidence.name(point._replace(begins=(point.number in ours, point.number in theirs), points=points))
             found.setdefault(name, []).append(point.number)
     return found

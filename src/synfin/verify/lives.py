@@ -12,6 +12,7 @@ from synfin.schema import FLOWS
 
 End = tuple[bytes, int]  # address as bytes, port
 Pair = tuple[End, End]  # the smaller end first
+FIN, SYN, RST, ACK = 1, 2, 4, 16  #: bits of the TCP flags
 
 #: Columns of an end that are looked at, by their name without `client_` or `server_`.
 ENDS = (

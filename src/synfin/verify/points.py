@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from synfin.verify.join import Difference
-from synfin.verify.lives import Packet, end, pair_of
+from synfin.verify.lives import ACK, FIN, RST, SYN, Packet, end, pair_of
+from synfin.verify.tools import MARKS as COLUMN_OF_MARK
 from synfin.verify.witness import Seen, Step
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplicate_acks")
+MARKS = tuple(COLUMN_OF_MARK.values())
 FLAGS = ("syn", "synack", "fin", "rst")
 PACKET_COLUMNS = ("packets", "payload_bytes", "syns", *FLAGS, *MARKS)
 WHOLE_COLUMNS = ("wireshark_completeness", "wireshark_initial_rtt")  #: that all packets of a stream give together
 BYTE_COUNTERS = ("syns", "fin", "rst")  #: that tcptrace keeps in 8 bits
 ROUND_TRIPS = ("rtt_syn", "rtt_samples", "rtt_min", "rtt_max")
-#: The other tool's names of these marks.
-_TSHARK_MARK = {
-    "retransmitted": "retransmission", "out_of_order": "out_of_order", "keep_alives": "keep_alive",
-    "zero_windows": "zero_window", "duplicate_acks": "duplicate_ack",
-}  # fmt: skip
+_MARK_OF_COLUMN = {column: mark for mark, column in COLUMN_OF_MARK.items()}
 
 
 def frame_bits(flags: int, payload: int) -> int:
@@ -131,8 +127,8 @@ def _adds(packet: Packet, column: str) -> int:
     flags = packet.flags
     if column == "payload_bytes":
         return packet.length or 0
-    if column in _TSHARK_MARK:
-        return int(_TSHARK_MARK[column] in packet.marks)
+    if column in _MARK_OF_COLUMN:
+        return int(_MARK_OF_COLUMN[column] in packet.marks)
     return int({
         "packets": True, "syns": bool(flags & SYN), "syn": flags & (SYN | ACK) == SYN, "synack": flags & (SYN | ACK) == SYN | ACK,
         "fin": bool(flags & FIN), "rst": bool(flags & RST),

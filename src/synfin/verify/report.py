@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from synfin.verify.classes import ARGUMENTS
-from synfin.verify.explain import UNEXPLAINED
+from synfin.verify.classes import UNEXPLAINED
 from synfin.verify.join import Difference, Joined
 from synfin.verify.lives import text
 from synfin.verify.tcptrace_classes import TCPTRACE_ARGUMENTS
+from synfin.verify.tshark_classes import TSHARK_ARGUMENTS
 
 _SHOWN = 20  #: unexplained differences that the text shows; --json has all
 
@@ -67,7 +67,7 @@ def _classes(joined: Joined) -> list[str]:
 
 def arguments_of(tool: str) -> dict[str, str]:
     """The argument for each class of a tool."""
-    return TCPTRACE_ARGUMENTS if tool.startswith("tcptrace") else ARGUMENTS
+    return TCPTRACE_ARGUMENTS if tool.startswith("tcptrace") else TSHARK_ARGUMENTS
 
 
 def _pointer(capture: str, one: Difference) -> list[str]:

@@ -1,14 +1,15 @@
-"""The reasons for which tcptrace and synfin differ: rules over packets, as in classes.py, with tcptrace's side of the argument."""
+"""The reasons for which tcptrace and synfin differ: rules over packets, see classes.py, with tcptrace's side of the argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
 
-from synfin.verify.classes import CLASSES, Class
+from synfin.verify.classes import Class
 from synfin.verify.points import ACK, BYTE_COUNTERS, MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
+from synfin.verify.tshark_classes import TSHARK_CLASSES
 
-_HOLDS = {one.name: one.holds for one in CLASSES}
+_HOLDS = {one.name: one.holds for one in TSHARK_CLASSES}
 _FLAGS = ("syns", "syn", "synack", "fin", "rst")
 _OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamps")
 _INSTANTS = ("first_seen", "last_seen")

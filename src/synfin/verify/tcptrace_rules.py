@@ -10,9 +10,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from synfin.verify.lives import End
-
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+from synfin.verify.lives import ACK, FIN, RST, SYN, End
 
 
 class Header(NamedTuple):
