@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from synfin.schema import ENUMS
-from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, WHOLE_COLUMNS, Point
+from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, WHOLE_COLUMNS, Point, initial_rtt, rtt_shown, well_formed
 
 #: tshark's names of the layers that synfin decodes.
 DECODED = {
@@ -273,9 +273,59 @@ CLASSES: tuple[Class, ...] = (
     Class(
         "ack_below_nxt",
         ("duplicate_acks",),
-        lambda p: p.ours > p.theirs and (p.below_nxt or 0) > 0,
-        "A duplicate ACK by RFC 5681 section 2 whose own sequence number is below its sender's highest (an ACK that another "
-        "segment has overtaken). tshark marks only those at its next sequence number.",
+        lambda p: p.ours > p.theirs and p.below_nxt != 0,
+        "A duplicate ACK by RFC 5681 section 2 whose own sequence number is not its sender's highest (an ACK that another "
+        "segment has overtaken, or that shows a lost one). tshark marks only those at its next sequence number.",
+    ),
+    Class(
+        "keep_alive_ack",
+        ("duplicate_acks",),
+        lambda p: p.ours > p.theirs and p.marked("keep_alive_ack", "zero_window_probe_ack"),
+        "A duplicate ACK by RFC 5681 section 2 whose peer has sent a keep-alive or a window probe: tshark takes it for the answer "
+        "to that.",
+    ),
+    Class(
+        "not_last_ack",
+        ("duplicate_acks",),
+        lambda p: p.ours > p.theirs and p.step is not None and p.last_ack != p.step.segment.ack,
+        "A duplicate ACK by RFC 5681 section 2, which repeats its sender's highest; the segment before it carries another number "
+        "(a late one, or a RST). tshark compares with the last one.",
+    ),
+    Class(
+        "unmeasured",
+        MARKS,
+        lambda p: p.ours > p.theirs and p.packet is not None and (p.packet.length is None or p.cut),
+        "tshark judges no segment whose payload it does not know (the first of several fragments, lengths beyond the frame) or "
+        "whose options the capture has cut.",
+    ),
+    Class(
+        "beside_unmeasured",
+        MARKS,
+        lambda p: p.ours > p.theirs and p.below(
+            lambda one: one.packet is not None and one.step is not None and (one.packet.length or 0) < one.step.segment.payload
+        ),
+        "The segment begins below the end of one whose payload tshark does not know, or not all of, so that it looks new to tshark.",
+    ),
+    Class(
+        "beside_syn_data",
+        ("retransmitted", "out_of_order"),
+        lambda p: p.ours > p.theirs and p.below(lambda one: one.kind in ("syn", "synack") and one.step.segment.payload > 0),
+        "The segment begins below the end of a SYN's data, which the peer has not acknowledged: tshark takes them back with the "
+        "SYN-ACK; to synfin they were sent.",
+    ),
+    Class(
+        "partly_new",
+        ("retransmitted", "out_of_order"),
+        lambda p: p.theirs > p.ours and p.step is not None and 0 < (p.below_nxt or 0) < p.step.segment.payload,
+        "The segment begins below the highest sequence number and ends above it; none of its bytes was seen before. tshark marks "
+        "it by where it begins.",
+    ),
+    Class(
+        "beside_odd",
+        MARKS,
+        lambda p: p.theirs > p.ours and p.below(lambda one: one.raised("odd_segments", "odd_syns")),
+        "The segment begins below the end of an earlier one that synfin leaves out of its sequence account (outside the window, "
+        "a SYN that opens nothing); tshark looks at no window.",
     ),
     Class(
         "beside_skipped",
@@ -321,6 +371,19 @@ CLASSES: tuple[Class, ...] = (
         "A timestamp before 1970 or after 2116 (a wrong resolution or a corrupt one) is taken for the nearer of the two.",
     ),
     Class(
+        "cut_options",
+        ("mss", "window_scale", "sack_permitted", "timestamps"),
+        lambda p: p.cut and not p.difference.ours,
+        "The capture cut the SYN inside the option: synfin reads whole options; the other tool shows what is left of it.",
+    ),
+    Class(
+        "odd_options",
+        ("mss", "window_scale", "sack_permitted", "timestamps"),
+        lambda p: p.step is not None and not p.cut and not well_formed(p.step.segment.options),
+        "The SYN's options hold a wrong length or an option twice. synfin reads up to a length that cannot be, takes the last of "
+        "a kind, and none of the wrong size; the other tool reads on.",
+    ),
+    Class(
         "answered_copy",
         ("isn", "mss", "window_scale", "sack_permitted", "timestamps"),
         lambda p: p.step is not None and p.described is not None and p.described.number != p.number,
@@ -348,6 +411,13 @@ CLASSES: tuple[Class, ...] = (
         "addresses of the IPv6 header are the same; synfin goes by the IPv6 header.",
     ),
     Class(
+        "before_proof",
+        ("border",),
+        lambda p: p.begins == (False, False) and p.later_record,
+        "A SYN that needs proof is held: what comes before the proof stays with the old record, and the new one begins with the "
+        "SYN. tshark opens its stream with the SYN.",
+    ),
+    Class(
         "record_ended",
         ("border",),
         lambda p: p.begins == (True, False) and p.ended in ("idle", "attempt_timeout", "fin", "rst"),
@@ -362,6 +432,16 @@ CLASSES: tuple[Class, ...] = (
         "stream's first SYN, and the stream has shown neither RST nor FIN.",
     ),
     # --- The handshake's round trip -----------------------------------------------------------------------------------------
+    Class(
+        "negative",
+        ("wireshark_initial_rtt", "rtt_handshake"),
+        lambda p: (
+            p.difference.ours is None
+            and (p.difference.theirs or 0) < 0
+            and (p.difference.theirs,) == (initial_rtt(p.points) or ())[:1]
+        ),
+        "Time runs backwards: the handshake's last segment is older than its SYN. tshark gives a negative round trip, synfin none.",
+    ),
     Class(
         "zero_is_unset",
         ("rtt_handshake",),
@@ -380,7 +460,11 @@ CLASSES: tuple[Class, ...] = (
         "rtt_one_half",
         ("rtt_handshake",),
         lambda p: (
-            p.difference.ours is None and (p.mine.get("rtt_server_ns") is None or p.mine.get("rtt_client_ns") is None)
+            p.difference.ours is None
+            and (
+                None in (p.mine.get("rtt_server_ns"), p.mine.get("rtt_client_ns"))
+                or "ambiguous" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality"))
+            )
         ),
         "The capture holds one half of the handshake only, or one half cannot be told. tshark takes the first segment with "
         "ACK of either end for its end, also one that answers nothing.",
@@ -388,7 +472,7 @@ CLASSES: tuple[Class, ...] = (
     Class(
         "rtt_other_syn",
         ("rtt_handshake",),
-        lambda p: p.mine.get("syn_count", 0) > 1,
+        lambda p: p.mine.get("syn_count", 0) > 1 and p.difference.theirs is not None,
         "A resent SYN. tshark measures from the last one before the first ACK; synfin from the one that was answered.",
     ),
     Class(
@@ -427,9 +511,9 @@ CLASSES: tuple[Class, ...] = (
     ),
     Class(
         "not_shown",
-        ("wireshark_initial_rtt",),
-        lambda p: p.difference.theirs is None,
-        "tshark prints the initial round trip only beside other analysis of a later frame, and this stream has none.",
+        ("wireshark_initial_rtt", "rtt_handshake"),
+        lambda p: p.difference.theirs is None and initial_rtt(p.points) is not None and not rtt_shown(p.points),
+        "tshark prints the initial round trip only beside other analysis of a later frame with a whole header, and this stream has none.",
     ),
     Class(
         "rtt_without_syn",

@@ -13,7 +13,7 @@ from functools import cached_property
 from synfin.verify.classes import CLASSES, Class
 from synfin.verify.join import Difference, match
 from synfin.verify.lives import Life, Packet, Pair, pair_of
-from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
+from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point, initial_rtt, rtt_shown
 from synfin.verify.witness import Seen, Step
 
 UNEXPLAINED = "unexplained"
@@ -199,19 +199,9 @@ def _as_shown(difference: Difference, points: list[Point], first: Point | None) 
     if difference.column in _FIRST_OF:
         return difference.theirs == (first.packet.time if first and first.packet else None)
     if difference.column == "rtt_handshake":
-        return difference.theirs == _initial_rtt([packet for point in points for packet in point.shown])
+        found = initial_rtt(points)
+        return difference.theirs == (found and found[0]) or (difference.theirs is None and not rtt_shown(points))
     return True
-
-
-def _initial_rtt(packets: list[Packet]) -> int | None:
-    """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives more than 0."""
-    syn = None
-    for packet in packets:
-        if packet.flags & (_SYN | _ACK) == _SYN:
-            syn = packet.time
-        elif syn is not None and packet.flags & (_SYN | _ACK) == _ACK and packet.time != syn:
-            return packet.time - syn
-    return None
 
 
 def _border(difference: Difference, evidence: Evidence) -> Parts:
@@ -228,4 +218,14 @@ def _border(difference: Difference, evidence: Evidence) -> Parts:
         if (point.number in theirs) != (point.number in ours):
             name = _name(point._replace(begins=(point.number in ours, point.number in theirs), points=points), evidence)
             found.setdefault(name, []).append(point.number)
+    return found or _taken_elsewhere(points, others, evidence)
+
+
+def _taken_elsewhere(points: list[Point], others: list[Life], evidence: Evidence) -> Parts:
+    """Both begin with the same packets: those that one of the two gives to another of its connections."""
+    first = {packet.number: life.packets[0].number for life in others for packet in life.packets}
+    found: Parts = {}
+    for point in points:
+        if point.step and point.number in first and point.step.record != first[point.number]:
+            found.setdefault(_name(point._replace(points=points), evidence), []).append(point.number)
     return found

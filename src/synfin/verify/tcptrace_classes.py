@@ -256,6 +256,19 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "tcptrace shows 0, synfin what was offered.",
     ),
     Class(
+        "cut_options",
+        _OPTIONS,
+        _HOLDS["cut_options"],
+        "The capture cut the SYN inside the option: synfin reads whole options; tcptrace shows what is left of it.",
+    ),
+    Class(
+        "odd_options",
+        _OPTIONS,
+        _HOLDS["odd_options"],
+        "The SYN's options hold a wrong length or an option twice. synfin reads up to a length that cannot be, takes the last of "
+        "a kind, and none of the wrong size; tcptrace reads on.",
+    ),
+    Class(
         "answered_copy",
         _OPTIONS,
         _HOLDS["answered_copy"],
@@ -275,6 +288,19 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "of an end that opens.",
     ),
     Class(
+        "not_timed",
+        ("rtt_syn",),
+        lambda p: p.by_rule and p.difference.ours == "0.0" and "none" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality")),
+        "tcptrace measures between any SYN and an acknowledgement of it; synfin says `none` where the capture began after the "
+        "handshake or shows it in another order.",
+    ),
+    Class(
+        "other_answer",
+        ("rtt_syn",),
+        lambda p: p.by_rule and "0.0" not in (p.difference.ours, p.difference.theirs) and _any(lambda one: one.raised("odd_segments", "odd_syns") or bool(one.skip))(p),
+        "tcptrace ends the round trip at an acknowledgement that synfin skips by name or does not take for an answer.",
+    ),
+    Class(
         "resent_or_joined",
         ("rtt_syn",),
         lambda p: p.by_rule and p.difference.theirs == "0.0",
@@ -292,9 +318,16 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "long_silence",
         ("border",),
-        lambda p: p.begins == (False, True) and (_silence(p) > 4 * 3600 * 10**9 or _HOLDS["lone_timestamp"](p)),
-        "More than 4 hours from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
+        lambda p: p.begins == (False, True) and (_silence(p) > 240 * 10**9 or _HOLDS["lone_timestamp"](p)),
+        "More than 240 s from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
         "takes a lone timestamp far ahead for an error.",
+    ),
+    Class(
+        "before_proof",
+        ("border",),
+        _HOLDS["before_proof"],
+        "A SYN that needs proof is held: what comes before the proof stays with the old record, and the new one begins with the "
+        "SYN. tcptrace begins with the SYN.",
     ),
     Class(
         "each_way_alone",
