@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from synfin.verify.classes import CLASSES, Class
-from synfin.verify.join import Difference, match
-from synfin.verify.lives import Life, Packet, Pair, pair_of
+from synfin.verify.join import TSHARK_COLUMNS, Column, Difference, match, value
+from synfin.verify.lives import Life, Packet, Pair, life_of, pair_of
 from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point, initial_rtt, rtt_shown
 from synfin.verify.witness import Seen, Step
 
@@ -37,6 +37,8 @@ class Evidence:
     seen: Seen
     classes: tuple[Class, ...] = CLASSES
     unit: int = 1  #: nanoseconds of the tool's clock
+    columns: tuple[Column, ...] = TSHARK_COLUMNS
+    comparable: Callable[[list[Life]], list[Life]] = list  #: rows in the tool's units
 
     def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
         """By packet number; a frame may hold several TCP headers of one connection."""
@@ -55,6 +57,22 @@ class Evidence:
         return {number: step for number, step in self.of_pair.get(pair, {}).items() if step.record in records}
 
     @cached_property
+    def records(self) -> dict[int, Life]:
+        """The slow tracker's rows by their first packet."""
+        lives = self.comparable([life_of(row) for row in self.seen.rows.values()])
+        return {life.whole["first_packet"]: life for life in lives}
+
+    def confirms(self, difference: Difference) -> bool:
+        """Does the slow tracker give synfin's value? A difference that it does not confirm is a fault, whatever the reason."""
+        column = next((one for one in self.columns if one.name == difference.column), None)
+        if column is None:
+            return True
+        slow = [self.records.get(life.whole["first_packet"]) for life in difference.mine]
+        if None in slow:
+            return False
+        return value(column, column.ours, difference.way, slow) in (difference.ours, ...)
+
+    @cached_property
     def of_pair(self) -> dict[Pair, dict[int, Step]]:
         """Every packet by its ends and number."""
         found: dict[Pair, dict[int, Step]] = {}
@@ -70,7 +88,9 @@ def _ends(step: Step) -> Pair:
 def explain(difference: Difference, evidence: Evidence) -> None:
     """Fill the difference's parts."""
     column = difference.column
-    if column in PACKET_COLUMNS:
+    if not evidence.confirms(difference):
+        found: Parts = {}
+    elif column in PACKET_COLUMNS:
         found = _by_packets(difference, evidence)
     elif column == "border":
         found = _border(difference, evidence)
@@ -117,11 +137,8 @@ def _points(difference: Difference, evidence: Evidence, column: str) -> list[Poi
 def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
     points = _points(difference, evidence, difference.column)
     found: Parts = {}
-    if sum(point.ours for point in points) != (difference.ours or 0) and difference.column not in (
-        "packets",
-        "payload_bytes",
-    ):
-        return {}  # the slow tracker does not agree with the core
+    if sum(point.ours for point in points) != (difference.ours or 0):
+        return {}  # not the packets that the row was made from
     beyond = sum(point.theirs for point in points) - (difference.theirs or 0)
     if beyond > 0 and beyond % 256 == 0 and evidence.unit > 1 and difference.column in BYTE_COUNTERS:
         return {"byte_counter": [points[0].number]}

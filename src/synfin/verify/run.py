@@ -47,7 +47,7 @@ def against_tcptrace(path: str, mine: list[Life]) -> Joined:
     if joined.differences:
         seen = watch(path, {one.pair for one in joined.differences})
         lives = {life.name: life for life in with_packets(path, theirs, seen.steps)}
-        evidence = Evidence(lives, seen, TCPTRACE_CLASSES, 1000)
+        evidence = Evidence(lives, seen, TCPTRACE_CLASSES, 1000, COLUMNS, comparable)
         for one in joined.differences:
             explain(one, evidence)
     return joined
