@@ -20,6 +20,7 @@ import synfin
 
 SIZE, SEGMENT, DELAY = 150_000, 536, 0.004
 CLOCKS_APART = 3_000_000  #: nanoseconds by which the tap's smallest round trip may differ from the kernel's
+MOST_HOLES = 4  #: that a row keeps for an end
 _SOL_TCP, _TCP_MAXSEG = 6, 2
 
 
@@ -52,7 +53,13 @@ def troubles(seed: int = 3) -> dict[str, tuple[Rule, ...]]:
     lose, hold, copy = (
         {"match": some(0.03), "drop": True}, {"match": some(0.03), "delay": 0.003}, {"match": some(0.03), "copies": 1},
     )  # fmt: skip
-    kinds = {"none": (), "loss": (lose,), "reordering": (hold,), "duplication": (copy,), "all three": (lose, hold, copy)}
+    kinds = {
+        "none": (),
+        "loss": (lose,),
+        "reordering": (hold,),
+        "duplication": (copy,),
+        "all three": (lose, hold, copy),
+    }
     return {name: tuple(Rule("client", **one) for one in some_rules) for name, some_rules in kinds.items()}
 
 
@@ -64,7 +71,9 @@ def all_opinions() -> list[Opinion]:
 def opinions(trouble: str, tap: str) -> list[Opinion]:
     """One upload: what the kernel beside the tap says of it, and what synfin does."""
     with Hosts(tap=tap, delay=DELAY, rules=troubles()[trouble]) as hosts:
-        hosts.sysctl("ipv4/tcp_timestamps", 0)  # else the kernel drops late segments by their timestamps (RFC 7323 section 5)
+        hosts.sysctl(
+            "ipv4/tcp_timestamps", 0
+        )  # else the kernel drops late segments by their timestamps (RFC 7323 section 5)
         listener = hosts.listen(80)
         client = hosts.socket("client")
         client.setsockopt(_SOL_TCP, _TCP_MAXSEG, SEGMENT)
@@ -120,29 +129,36 @@ def sent(row: dict, info: dict[str, float], counters: dict[str, int], _: list[Se
 
 def received(row: dict, info: dict[str, float], counters: dict[str, int], segments: list[Segment]) -> Iterable[tuple]:
     """The receiver's kernel."""
-    waiting, repeated = by_the_receiver(segments)
+    waiting, repeated, holes = by_the_receiver(segments)
+    forgets = (
+        "an end keeps at most 4 holes, and here were more: the lowest is taken for seen" if holes > MOST_HOLES else ""
+    )
     told = counters["TcpExtTCPDSACKOldSent"] + counters["TcpExtTCPDSACKOfoSent"]
     yield (
         "packets sent (`segs_out`)", row["server_packets"], int(info["segs_out"]),
         "the SYN-ACK leaves before the server's socket is there", row["server_packets"] - 1,
     )  # fmt: skip
     yield "packets received (`segs_in`)", row["client_packets"], int(info["segs_in"])
-    yield "bytes received (`bytes_received`)", row["client_unique_bytes"], int(info["bytes_received"])
+    yield (
+        "bytes received (`bytes_received`)", row["client_unique_bytes"], int(info["bytes_received"]),
+        forgets, SIZE if forgets else None,
+    )  # fmt: skip
     yield (
         "out of order (`TcpExtTCPOFOQueue`)", row["client_out_of_order_segments"], counters["TcpExtTCPOFOQueue"],
         "the kernel counts what waits behind a hole, synfin what fills it", waiting,
     )  # fmt: skip
     yield (
         "repeated (`TcpExtTCPDSACKOldSent` + `OfoSent`)", row["client_retransmitted_segments"], told,
-        "", repeated,
+        forgets, repeated if forgets else None,
     )  # fmt: skip
 
 
-def by_the_receiver(segments: list[Segment]) -> tuple[int, int]:
-    """How many segments with payload came behind a hole, and how many brought nothing new."""
+def by_the_receiver(segments: list[Segment]) -> tuple[int, int, int]:
+    """How many segments with payload came behind a hole, how many brought nothing new, and the most holes at a time."""
     held: set[int] = set()  # places of bytes beyond the next one that is wanted
     first = segments[0].end  # of the SYN
-    wanted, waiting, repeated = 0, 0, 0
+    wanted, waiting, repeated, holes = 0, 0, 0, 0
+    starts: set[int] = set()
     for segment in segments:
         if not segment.payload:
             continue
@@ -151,7 +167,9 @@ def by_the_receiver(segments: list[Segment]) -> tuple[int, int]:
         waiting += start > wanted
         repeated += not places
         held |= places
+        starts.add(start)
         while wanted in held:
             held.remove(wanted)
             wanted += 1
-    return waiting, repeated
+        holes = max(holes, sum(one in held and one - 1 not in held for one in starts))
+    return waiting, repeated, holes

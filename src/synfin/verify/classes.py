@@ -10,7 +10,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from synfin.schema import ENUMS
-from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, WHOLE_COLUMNS, Point, initial_rtt, rtt_shown, well_formed
+from synfin.verify.points import (
+    FIN,
+    FLAGS,
+    MARKS,
+    PACKET_COLUMNS,
+    SYN,
+    WHOLE_COLUMNS,
+    Point,
+    initial_rtt,
+    rtt_shown,
+    well_formed,
+)
 
 #: tshark's names of the layers that synfin decodes.
 DECODED = {
@@ -301,15 +312,24 @@ CLASSES: tuple[Class, ...] = (
     Class(
         "beside_unmeasured",
         MARKS,
-        lambda p: p.ours > p.theirs and p.below(
-            lambda one: one.packet is not None and one.step is not None and (one.packet.length or 0) < one.step.segment.payload
+        lambda p: (
+            p.ours > p.theirs
+            and p.below(
+                lambda one: (
+                    one.packet is not None
+                    and one.step is not None
+                    and (one.packet.length or 0) < one.step.segment.payload
+                )
+            )
         ),
         "The segment begins below the end of one whose payload tshark does not know, or not all of, so that it looks new to tshark.",
     ),
     Class(
         "beside_syn_data",
         ("retransmitted", "out_of_order"),
-        lambda p: p.ours > p.theirs and p.below(lambda one: one.kind in ("syn", "synack") and one.step.segment.payload > 0),
+        lambda p: (
+            p.ours > p.theirs and p.below(lambda one: one.kind in ("syn", "synack") and one.step.segment.payload > 0)
+        ),
         "The segment begins below the end of a SYN's data, which the peer has not acknowledged: tshark takes them back with the "
         "SYN-ACK; to synfin they were sent.",
     ),

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from synfin.verify.classes import CLASSES, Class
 from synfin.verify.join import TSHARK_COLUMNS, Column, Difference, match, value
 from synfin.verify.lives import Life, Packet, Pair, life_of, pair_of
-from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point, initial_rtt, rtt_shown
+from synfin.verify.points import (
+    BYTE_COUNTERS,
+    PACKET_COLUMNS,
+    ROUND_TRIPS,
+    WHOLE_COLUMNS,
+    Point,
+    initial_rtt,
+    rtt_shown,
+    well_formed,
+)
 from synfin.verify.witness import Seen, Step
 
 UNEXPLAINED = "unexplained"
@@ -164,6 +174,8 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     """The first or last instant: those packets that only one of the two has, else the order of the capture."""
     points = _points(difference, evidence, "packets")
     found: Parts = {}
+    if difference.theirs is not None and difference.theirs not in {one.time for point in points for one in point.shown}:
+        return {}  # not an instant that the tool's packets show
     for point in points:
         if point.ours != point.theirs:
             found.setdefault(_name(point, evidence), []).append(point.number)
@@ -213,12 +225,38 @@ def _by_first(difference: Difference, evidence: Evidence) -> Parts:
 
 def _as_shown(difference: Difference, points: list[Point], first: Point | None) -> bool:
     """Do the packets show the value that the tool gives? Else nothing that they show explains it."""
+    if difference.column in _OPTIONS:
+        return difference.theirs in _options_shown(difference.column, points, first)
     if difference.column in _FIRST_OF:
         return difference.theirs == (first.packet.time if first and first.packet else None)
     if difference.column == "rtt_handshake":
         found = initial_rtt(points)
         return difference.theirs == (found and found[0]) or (difference.theirs is None and not rtt_shown(points))
     return True
+
+
+def _options_shown(column: str, points: list[Point], first: Point | None) -> set[Any]:
+    """The values that an end's SYNs and SYN-ACKs hold; None and False for those that hold none.
+
+    tcptrace shows a scale that is not used as 0, and adds up what several SYNs announce as their maximum segment size.
+    """
+    opening = [point for point in points if point.packet and point.packet.flags & _SYN]
+    held = [point.step.segment for point in opening if point.step]
+    values = {_option(column, one) for one in held} | {None, False}
+    values |= {0} if column == "window_scale" else set()
+    values |= {sum(_option(column, one) or 0 for one in held) % 2**16} if column == "mss" else set()
+    odd = [point for point in opening if not point.step or point.cut or not well_formed(point.step.segment.options)]
+    return values | ({first.difference.theirs} if odd and first else set())  # a rule of its own decides on those
+
+
+def _option(column: str, segment: Any) -> Any:
+    """What a SYN says by an option, or its sequence number."""
+    from synfin.reference.segment import parse_options
+
+    if column == "isn":
+        return segment.seq
+    value = getattr(parse_options(segment.options), column)
+    return value is not None if column == "timestamps" else value
 
 
 def _border(difference: Difference, evidence: Evidence) -> Parts:

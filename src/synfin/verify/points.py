@@ -96,7 +96,11 @@ class Point(NamedTuple):
     @property
     def last_ack(self) -> int | None:
         """The acknowledgement number in its sender's packet before this one."""
-        before = [one.step.segment.ack for one in self.points if one.number < self.number and one.step and self._same_sender(one)]
+        before = [
+            one.step.segment.ack
+            for one in self.points
+            if one.number < self.number and one.step and self._same_sender(one)
+        ]
         return before[-1] if before else None
 
     def _same_sender(self, other: Point) -> bool:
@@ -106,7 +110,11 @@ class Point(NamedTuple):
     @property
     def later_record(self) -> bool:
         """Does synfin give the packet to another record than the one that began last before it?"""
-        begun = [row["first_packet"] for row in self.seen.rows.values() if row["first_packet"] < self.number and self._same_ends(row)]
+        begun = [
+            row["first_packet"]
+            for row in self.seen.rows.values()
+            if row["first_packet"] < self.number and self._same_ends(row)
+        ]
         return self.step is not None and bool(begun) and max(begun) > self.step.record
 
     def _same_ends(self, row: dict[str, Any]) -> bool:
@@ -182,7 +190,9 @@ def well_formed(options: bytes) -> bool:
     while at < len(options) and options[at]:
         kind = options[at]
         size = 1 if kind == 1 else options[at + 1] if at + 1 < len(options) else 0
-        if kind > 1 and (size < 2 or at + size > len(options) or kind in kinds or _OPTION_SIZES.get(kind, size) != size):
+        if kind > 1 and (
+            size < 2 or at + size > len(options) or kind in kinds or _OPTION_SIZES.get(kind, size) != size
+        ):
             return False
         kinds.add(kind)
         at += size
@@ -206,7 +216,10 @@ def rtt_shown(points: Sequence[Point]) -> bool:
     """Is there a segment that tshark prints the initial round trip beside: one with payload or a remark, header not cut?"""
     found = initial_rtt(points)
     return found is not None and any(
-        point.number >= found[1] and not point.cut and point.packet is not None and (point.packet.length or point.packet.marks)
+        point.number >= found[1]
+        and not point.cut
+        and point.packet is not None
+        and (point.packet.length or point.packet.marks)
         for point in points
     )
 

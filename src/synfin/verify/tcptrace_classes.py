@@ -290,14 +290,22 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "not_timed",
         ("rtt_syn",),
-        lambda p: p.by_rule and p.difference.ours == "0.0" and "none" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality")),
+        lambda p: (
+            p.by_rule
+            and p.difference.ours == "0.0"
+            and "none" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality"))
+        ),
         "tcptrace measures between any SYN and an acknowledgement of it; synfin says `none` where the capture began after the "
         "handshake or shows it in another order.",
     ),
     Class(
         "other_answer",
         ("rtt_syn",),
-        lambda p: p.by_rule and "0.0" not in (p.difference.ours, p.difference.theirs) and _any(lambda one: one.raised("odd_segments", "odd_syns") or bool(one.skip))(p),
+        lambda p: (
+            p.by_rule
+            and "0.0" not in (p.difference.ours, p.difference.theirs)
+            and _any(lambda one: one.raised("odd_segments", "odd_syns") or bool(one.skip))(p)
+        ),
         "tcptrace ends the round trip at an acknowledgement that synfin skips by name or does not take for an answer.",
     ),
     Class(

@@ -81,7 +81,7 @@ class Sender:
         if sum(high - low for low, high in fresh) < size or self._lapped(start, end):
             marks.add("retransmission")
         # Late is what goes in front of a stretch; a stretch whose end the segment reaches is replaced by it instead.
-        if known and fresh and (inside or fresh[-1][1] == end and fresh[-1][0] < before):
+        if known and fresh and (inside or (fresh[-1][1] == end and fresh[-1][0] < before)):
             marks.add("out_of_order")
         return marks
 
