@@ -524,6 +524,16 @@ CLASSES: tuple[Class, ...] = (
         "A control connection (FTP) announced the stream, so that it is not new to tshark with its SYN.",
     ),
     Class(
+        "data_of_reuse",
+        ("wireshark_completeness",),
+        lambda p: (
+            p.difference.ours == p.completed | 8
+            and p.points[0].marked("reused_ports")
+            and bool(p.points[0].packet.length)
+        ),
+        "The stream begins with a SYN that takes over the ports of an earlier one and carries data: tshark misses these data.",
+    ),
+    Class(
         "length_of_fragment",
         ("wireshark_completeness",),
         lambda p: any(point.step is not None and point.step.fragment for point in p.points),

@@ -283,8 +283,8 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "refused",
         ("rtt_syn",),
-        lambda p: p.by_rule and p.mine.get("handshake") in ("refused", "half_open", "unreachable"),
-        "tcptrace takes the RST that refuses a connection for an answer that tells the round trip; synfin counts only a segment "
+        lambda p: p.by_rule and p.mine.get("handshake") in ("refused", "aborted", "half_open", "unreachable"),
+        "tcptrace takes the RST that refuses or aborts an attempt for an answer that tells the round trip; synfin counts only a segment "
         "of an end that opens.",
     ),
     Class(
@@ -359,7 +359,7 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     ),
     Class(
         "near_a_loss",
-        ROUND_TRIPS,
+        ("rtt_samples", "rtt_min", "rtt_max"),
         lambda p: not p.by_rule and any(one.marked("retransmission", "out_of_order") for one in p.points),
         "Segments of this way came again or out of order. Around them tcptrace leaves out further segments, by rules that are "
         "not repeated here to the last one.",
