@@ -21,7 +21,7 @@ pytestmark = [
 EVERY = 8  #: of the captures one in so many
 MOST = 4  #: differences changed of one class and column in a capture
 #: Classes with no rule for the other tool's value: what follows a loss, and packets that no tool shows in the same way.
-LOOSE = {"near_a_loss", "divided_twice", "beside_undecoded", "lone_timestamp", "length_of_fragment", "beyond_2116"}
+LOOSE = {"near_a_loss", "divided_twice", "beside_undecoded", "lone_timestamp", "beyond_2116"}
 
 
 def changed(value: Any) -> Any:

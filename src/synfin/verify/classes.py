@@ -536,8 +536,14 @@ CLASSES: tuple[Class, ...] = (
     Class(
         "length_of_fragment",
         ("wireshark_completeness",),
-        lambda p: any(point.step is not None and point.step.fragment for point in p.points),
-        "A first fragment carries payload; tshark gives no payload length before the packet is put together.",
+        lambda p: (
+            (p.difference.ours | 8) == (p.completed | 8)
+            and any(
+                one.step and one.step.segment.payload and one.packet and one.packet.length is None for one in p.points
+            )
+        ),
+        "A segment carries payload whose length tshark does not know (a first fragment, lengths beyond the frame): its data are "
+        "missing in tshark's completeness.",
     ),
     Class(
         "not_shown",
