@@ -5,34 +5,23 @@ tshark itself runs only where a capture's rows differ, to tell which packets the
 
 from __future__ import annotations
 
-import csv
 import gzip
-import os
 import shutil
 from functools import cache
-from pathlib import Path
 
+from corpus import ROOT, captures
 from synfin.verify import tools
 from synfin.verify.join import TSHARK_COLUMNS, Joined, join
 from synfin.verify.lives import synfin_rows
 from synfin.verify.run import Comparison, beside_tshark, with_tcptrace, witnessed
 
-ROOT = Path(os.environ.get("SYNFIN_CAPTURES") or "no-folder")
 HAS_TSHARK = shutil.which("tshark") is not None
 HAS_TCPTRACE = shutil.which("tcptrace") is not None
 
 
-def index(name: str = "INDEX.tsv") -> list[dict[str, str]]:
-    """The rows of a list of captures; none without the folder."""
-    if not (ROOT / name).exists():
-        return []
-    with open(ROOT / name, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
 def with_tshark_rows() -> list[dict[str, str]]:
     """The sound captures in a format that synfin reads and of which tshark's rows are at hand."""
-    return [row for row in index() if "pcap" in row["format"] and (ROOT / "ref" / f"{row['sha256']}.tsv.gz").exists()]
+    return [row for row in captures() if (ROOT / "ref" / f"{row['sha256']}.tsv.gz").exists()]
 
 
 def against_tshark(capture: dict[str, str]) -> Joined:

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from synfin.verify.classes import UNEXPLAINED, Class
-from synfin.verify.join import Difference, match
-from synfin.verify.lives import ACK, FIN, RST, SYN, Life, Packet, Pair, pair_of
-from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
+from synfin.verify.join import TSHARK_COLUMNS, Column, Difference, match, value
+from synfin.verify.lives import ACK, FIN, RST, SYN, Life, Packet, Pair, life_of, pair_of
+from synfin.verify.points import (
+    BYTE_COUNTERS,
+    PACKET_COLUMNS,
+    ROUND_TRIPS,
+    WHOLE_COLUMNS,
+    Point,
+    initial_rtt,
+    rtt_shown,
+    well_formed,
+)
 from synfin.verify.tshark_classes import TSHARK_CLASSES
 from synfin.verify.witness import Seen, Step
 
@@ -36,6 +46,8 @@ class Evidence:
     seen: Seen
     classes: tuple[Class, ...] = TSHARK_CLASSES
     unit: int = 1  #: nanoseconds of the tool's clock
+    columns: tuple[Column, ...] = TSHARK_COLUMNS
+    comparable: Callable[[list[Life]], list[Life]] = list  #: rows in the tool's units
 
     def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
         """By packet number; a frame may hold several TCP headers of one connection."""
@@ -59,6 +71,22 @@ class Evidence:
         return next(fitting, UNEXPLAINED)
 
     @cached_property
+    def records(self) -> dict[int, Life]:
+        """The slow tracker's rows by their first packet."""
+        lives = self.comparable([life_of(row) for row in self.seen.rows.values()])
+        return {life.whole["first_packet"]: life for life in lives}
+
+    def confirms(self, difference: Difference) -> bool:
+        """Does the slow tracker give synfin's value? A difference that it does not confirm is a fault, whatever the reason."""
+        column = next((one for one in self.columns if one.name == difference.column), None)
+        if column is None:
+            return True
+        slow = [self.records.get(life.whole["first_packet"]) for life in difference.mine]
+        if None in slow:
+            return False
+        return value(column, column.ours, difference.way, slow) in (difference.ours, ...)
+
+    @cached_property
     def of_pair(self) -> dict[Pair, dict[int, Step]]:
         """Every packet by its ends and number."""
         found: dict[Pair, dict[int, Step]] = {}
@@ -74,7 +102,9 @@ def _ends(step: Step) -> Pair:
 def explain(difference: Difference, evidence: Evidence) -> None:
     """Fill the difference's parts."""
     column = difference.column
-    if column in PACKET_COLUMNS:
+    if not evidence.confirms(difference):
+        found: Parts = {}
+    elif column in PACKET_COLUMNS:
         found = _by_packets(difference, evidence)
     elif column == "border":
         found = _border(difference, evidence)
@@ -113,11 +143,8 @@ def _points(difference: Difference, evidence: Evidence, column: str) -> list[Poi
 def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
     points = _points(difference, evidence, difference.column)
     found: Parts = {}
-    if sum(point.ours for point in points) != (difference.ours or 0) and difference.column not in (
-        "packets",
-        "payload_bytes",
-    ):
-        return {}  # the slow tracker does not agree with the core
+    if sum(point.ours for point in points) != (difference.ours or 0):
+        return {}  # not the packets that the row was made from
     beyond = sum(point.theirs for point in points) - (difference.theirs or 0)
     if beyond > 0 and beyond % 256 == 0 and evidence.unit > 1 and difference.column in BYTE_COUNTERS:
         return {"byte_counter": [points[0].number]}
@@ -143,6 +170,8 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     """The first or last instant: those packets that only one of the two has, else the order of the capture."""
     points = _points(difference, evidence, "packets")
     found: Parts = {}
+    if difference.theirs is not None and difference.theirs not in {one.time for point in points for one in point.shown}:
+        return {}  # not an instant that the tool's packets show
     for point in points:
         if point.ours != point.theirs:
             found.setdefault(evidence.name(point), []).append(point.number)
@@ -191,22 +220,38 @@ def _by_first(difference: Difference, evidence: Evidence) -> Parts:
 
 def _as_shown(difference: Difference, points: list[Point], first: Point | None) -> bool:
     """Do the packets show the value that the tool gives? Else nothing that they show explains it."""
+    if difference.column in _OPTIONS:
+        return difference.theirs in _options_shown(difference.column, points, first)
     if difference.column in _FIRST_OF:
         return difference.theirs == (first.packet.time if first and first.packet else None)
     if difference.column == "rtt_handshake":
-        return difference.theirs == _initial_rtt([packet for point in points for packet in point.shown])
+        found = initial_rtt(points)
+        return difference.theirs == (found and found[0]) or (difference.theirs is None and not rtt_shown(points))
     return True
 
 
-def _initial_rtt(packets: list[Packet]) -> int | None:
-    """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives more than 0."""
-    syn = None
-    for packet in packets:
-        if packet.flags & (SYN | ACK) == SYN:
-            syn = packet.time
-        elif syn is not None and packet.flags & (SYN | ACK) == ACK and packet.time != syn:
-            return packet.time - syn
-    return None
+def _options_shown(column: str, points: list[Point], first: Point | None) -> set[Any]:
+    """The values that an end's SYNs and SYN-ACKs hold; None and False for those that hold none.
+
+    tcptrace shows a scale that is not used as 0, and adds up what several SYNs announce as their maximum segment size.
+    """
+    opening = [point for point in points if point.packet and point.packet.flags & SYN]
+    held = [point.step.segment for point in opening if point.step]
+    values = {_option(column, one) for one in held} | {None, False}
+    values |= {0} if column == "window_scale" else set()
+    values |= {sum(_option(column, one) or 0 for one in held) % 2**16} if column == "mss" else set()
+    odd = [point for point in opening if not point.step or point.cut or not well_formed(point.step.segment.options)]
+    return values | ({first.difference.theirs} if odd and first else set())  # a rule of its own decides on those
+
+
+def _option(column: str, segment: Any) -> Any:
+    """What a SYN says by an option, or its sequence number."""
+    from synfin.reference.segment import parse_options
+
+    if column == "isn":
+        return segment.seq
+    value = getattr(parse_options(segment.options), column)
+    return value is not None if column == "timestamps" else value
 
 
 def _border(difference: Difference, evidence: Evidence) -> Parts:
@@ -223,4 +268,14 @@ def _border(difference: Difference, evidence: Evidence) -> Parts:
         if (point.number in theirs) != (point.number in ours):
             name = evidence.name(point._replace(begins=(point.number in ours, point.number in theirs), points=points))
             found.setdefault(name, []).append(point.number)
+    return found or _taken_elsewhere(points, others, evidence)
+
+
+def _taken_elsewhere(points: list[Point], others: list[Life], evidence: Evidence) -> Parts:
+    """Both begin with the same packets: those that one of the two gives to another of its connections."""
+    first = {packet.number: life.packets[0].number for life in others for packet in life.packets}
+    found: Parts = {}
+    for point in points:
+        if point.step and point.number in first and point.step.record != first[point.number]:
+            found.setdefault(evidence.name(point._replace(points=points)), []).append(point.number)
     return found

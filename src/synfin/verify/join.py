@@ -133,7 +133,7 @@ def match(mine: list[Life], others: list[Life]) -> tuple[list[tuple[Life, Life]]
 
 def _compare(joined: Joined, column: Column, pair: Pair, mine: list[Life], others: list[Life]) -> None:
     for way in (0, 1) if column.each_way else (None,):
-        ours, theirs = _value(column, column.ours, way, mine), _value(column, column.theirs, way, others)
+        ours, theirs = value(column, column.ours, way, mine), value(column, column.theirs, way, others)
         if ours is Ellipsis or theirs is Ellipsis:
             continue
         joined.compared[column.name] += 1
@@ -143,7 +143,7 @@ def _compare(joined: Joined, column: Column, pair: Pair, mine: list[Life], other
             joined.differences.append(Difference(column.name, pair, way, ours, theirs, mine, others))
 
 
-def _value(column: Column, name: str, way: int | None, lives: list[Life]) -> Any:
+def value(column: Column, name: str, way: int | None, lives: list[Life]) -> Any:
     """The value of one column; Ellipsis where the tool does not give it."""
     places = [life.whole if way is None else life.ways[way] for life in lives]
     if not column.per_pair:

@@ -86,7 +86,7 @@ def with_tcptrace(path: str, mine: list[Life]) -> Comparison:
 
     def evidence(seen: Seen) -> Evidence:
         lives = {life.name: life for life in with_packets(path, theirs, seen.steps)}
-        return Evidence(lives, seen, TCPTRACE_CLASSES, 1000)
+        return Evidence(lives, seen, TCPTRACE_CLASSES, 1000, COLUMNS, comparable)
 
     return Comparison(joined, evidence)
 

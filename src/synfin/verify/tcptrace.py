@@ -51,8 +51,8 @@ def _life(row: dict[str, str]) -> Life:
     row = {name.strip(): (value or "").strip() for name, value in row.items() if name}
     ends = [_end(row[f"host_{side}"], row[f"port_{side}"]) for side in "ab"]
     life = Life(pair_of(*ends), row["conn_#"])
-    for one, way in zip(ends, ("a2b", "b2a"), strict=True):
-        values = life.ways[life.pair.index(one)]
+    for place, way in enumerate(("a2b", "b2a")):
+        values = life.ways[place if life.pair[0] == ends[0] else 1 - place]
         values.update({ours: int(row[f"{theirs}_{way}"]) for ours, theirs in _COUNTS.items()})
         values.update({ours: row[f"{theirs}_{way}"] for ours, theirs in _ROUND_TRIPS.items()})
         values["syns"], values["fin"] = map(int, row[f"SYN/FIN_pkts_sent_{way}"].split("/"))

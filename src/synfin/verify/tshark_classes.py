@@ -6,7 +6,18 @@ from collections.abc import Callable
 
 from synfin.verify.classes import Class
 from synfin.verify.layers import undecoded
-from synfin.verify.points import FIN, FLAGS, MARKS, PACKET_COLUMNS, SYN, WHOLE_COLUMNS, Point
+from synfin.verify.points import (
+    FLAGS,
+    MARKS,
+    PACKET_COLUMNS,
+    SYN,
+    WHOLE_COLUMNS,
+    Point,
+    initial_rtt,
+    rtt_shown,
+    well_formed,
+)
+from synfin.verify.tshark_marks import TSHARK_MARKS
 
 #: Columns that timestamps give.
 INSTANTS = (
@@ -129,120 +140,7 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         "A RST that is not acceptable (RFC 9293 section 3.5.3, RFC 5961 section 3.2). It counts, but `rst_seen` is the first "
         "RST that ends the connection; tshark does not check RSTs.",
     ),
-    # --- Marks, of which each tool has its own definition -----------------------------------------------------------------
-    Class(
-        "syn_resend",
-        ("retransmitted", "out_of_order"),
-        lambda p: p.theirs > p.ours and p.kind in ("syn", "synack"),
-        "A resent SYN or SYN-ACK. It counts in `syn_count` or `synack_count`; `retransmitted_segments` is about payload. "
-        "tshark marks every segment that takes sequence numbers.",
-    ),
-    Class(
-        "fin_resend",
-        ("retransmitted", "out_of_order"),
-        lambda p: (
-            p.theirs > p.ours
-            and p.kind == "plain"
-            and p.step is not None
-            and p.step.segment.fin
-            and not p.step.segment.payload
-        ),
-        "A resent FIN without payload. It counts in `client_fin_count` or `server_fin_count`, not in "
-        "`retransmitted_segments`; tshark marks every segment that takes sequence numbers.",
-    ),
-    Class(
-        "rst_payload",
-        ("retransmitted", "out_of_order"),
-        lambda p: p.theirs > p.ours and p.kind == "rst",
-        "A RST with payload (RFC 9293 section 3.5.3 allows a reason as text). It enters no sequence account of synfin; tshark "
-        "takes its payload for data and a second such RST for a resend.",
-    ),
-    Class(
-        "hole_or_time",
-        ("retransmitted", "out_of_order"),
-        lambda p: p.raised("retransmitted", "out_of_order") and p.marked("retransmission", "out_of_order"),
-        "A segment below the highest sequence number sent. synfin goes by bytes: `out_of_order` fills a hole that the tap has "
-        "seen open, `retransmitted` repeats bytes that the tap has seen. tshark keeps no holes and goes by time: out of order "
-        "within 3 ms or an initial round trip of the segment before, else a retransmission.",
-    ),
-    Class(
-        "acknowledged_before",
-        ("retransmitted",),
-        lambda p: p.theirs > p.ours and p.marked("spurious_retransmission") and (p.below_nxt or 0) <= 0,
-        "The acknowledgement passed the tap before the segment. Its bytes are seen for the first time, so synfin counts no "
-        "resend; tshark calls a segment below the peer's acknowledgement a spurious retransmission.",
-    ),
-    Class(
-        "probe_of_one_byte",
-        ("retransmitted", "keep_alives"),
-        lambda p: (
-            p.raised("retransmitted")
-            and p.below_nxt == 1
-            and p.step is not None
-            and p.step.segment.payload == 1
-            and p.marked("keep_alive", "zero_window_probe")
-        ),
-        "One byte just below the highest sequence number, and not yet acknowledged: it carries data that the peer lacks, so "
-        "synfin counts a resend. A keep-alive repeats a byte that is acknowledged (RFC 9293 section 3.8.4). tshark marks a "
-        "keep-alive or a zero window probe without looking at acknowledgements.",
-    ),
-    Class(
-        "after_window_probe",
-        ("retransmitted", "keep_alives"),
-        lambda p: (
-            p.below_nxt == 1
-            and any(point.number < p.number and point.marked("zero_window_probe") for point in p.points)
-        ),
-        "The byte before was sent in a zero window probe. tshark does not raise its next sequence number by a probe's byte, "
-        "so what follows looks new to it; synfin counts the byte as sent.",
-    ),
-    Class(
-        "nothing_outstanding",
-        ("duplicate_acks",),
-        lambda p: p.theirs > p.ours and not p.outstanding,
-        "The ACK repeats the one before, but no data is outstanding towards its sender: by RFC 5681 section 2 (a) it is no "
-        "duplicate ACK (it answers a keep-alive or a resend). tshark does not ask.",
-    ),
-    Class(
-        "not_highest_ack",
-        ("duplicate_acks",),
-        lambda p: p.theirs > p.ours and p.step is not None and p.step.segment.ack != p.step.before.get("ack"),
-        "The ACK is not its sender's highest: by RFC 5681 section 2 (d) it is no duplicate ACK. tshark compares with the "
-        "last one.",
-    ),
-    Class(
-        "zero_window_ack",
-        ("duplicate_acks",),
-        lambda p: p.ours > p.theirs and p.raised("zero_windows"),
-        "A duplicate ACK by RFC 5681 section 2 that announces a window of 0; tshark marks none of those.",
-    ),
-    Class(
-        "ack_below_nxt",
-        ("duplicate_acks",),
-        lambda p: p.ours > p.theirs and (p.below_nxt or 0) > 0,
-        "A duplicate ACK by RFC 5681 section 2 whose own sequence number is below its sender's highest (an ACK that another "
-        "segment has overtaken). tshark marks only those at its next sequence number.",
-    ),
-    Class(
-        "beside_skipped",
-        MARKS,
-        lambda p: any(point.packet and not point.step and point.skip for point in p.points),
-        "tshark judged the segment by others of the same ends that synfin skips by name (a layer that is not decoded, a "
-        "header that is cut or contradicts itself).",
-    ),
-    Class(
-        "beside_overruled",
-        MARKS,
-        lambda p: any(
-            point.number < p.number
-            and point.kind == "rst"
-            and point.packet is not None
-            and point.packet.flags & (SYN | FIN)
-            for point in p.points
-        ),
-        "tshark judged the segment by the sequence number of an earlier SYN or FIN bit on a RST; synfin lets a RST enter no "
-        "sequence account.",
-    ),
+    *TSHARK_MARKS,
     # --- Values ---------------------------------------------------------------------------------------------------------
     Class(
         "lone_timestamp",
@@ -265,6 +163,19 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         INSTANTS,
         lambda p: any(one.step and one.step.segment.time in (0, 2**62 - 1) for one in p.points or (p,)),
         "A timestamp before 1970 or after 2116 (a wrong resolution or a corrupt one) is taken for the nearer of the two.",
+    ),
+    Class(
+        "cut_options",
+        ("mss", "window_scale", "sack_permitted", "timestamps"),
+        lambda p: p.cut and not p.difference.ours,
+        "The capture cut the SYN inside the option: synfin reads whole options; the other tool shows what is left of it.",
+    ),
+    Class(
+        "odd_options",
+        ("mss", "window_scale", "sack_permitted", "timestamps"),
+        lambda p: p.step is not None and not p.cut and not well_formed(p.step.segment.options),
+        "The SYN's options hold a wrong length or an option twice. synfin reads up to a length that cannot be, takes the last of "
+        "a kind, and none of the wrong size; the other tool reads on.",
     ),
     Class(
         "answered_copy",
@@ -294,6 +205,13 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         "addresses of the IPv6 header are the same; synfin goes by the IPv6 header.",
     ),
     Class(
+        "before_proof",
+        ("border",),
+        lambda p: p.begins == (False, False) and p.later_record,
+        "A SYN that needs proof is held: what comes before the proof stays with the old record, and the new one begins with the "
+        "SYN. tshark opens its stream with the SYN.",
+    ),
+    Class(
         "record_ended",
         ("border",),
         lambda p: p.begins == (True, False) and p.ended in ("idle", "attempt_timeout", "fin", "rst"),
@@ -308,6 +226,16 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         "stream's first SYN, and the stream has shown neither RST nor FIN.",
     ),
     # --- The handshake's round trip -----------------------------------------------------------------------------------------
+    Class(
+        "negative",
+        ("wireshark_initial_rtt", "rtt_handshake"),
+        lambda p: (
+            p.difference.ours is None
+            and (p.difference.theirs or 0) < 0
+            and (p.difference.theirs,) == (initial_rtt(p.points) or ())[:1]
+        ),
+        "Time runs backwards: the handshake's last segment is older than its SYN. tshark gives a negative round trip, synfin none.",
+    ),
     Class(
         "zero_is_unset",
         ("rtt_handshake",),
@@ -326,7 +254,11 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         "rtt_one_half",
         ("rtt_handshake",),
         lambda p: (
-            p.difference.ours is None and (p.mine.get("rtt_server_ns") is None or p.mine.get("rtt_client_ns") is None)
+            p.difference.ours is None
+            and (
+                None in (p.mine.get("rtt_server_ns"), p.mine.get("rtt_client_ns"))
+                or "ambiguous" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality"))
+            )
         ),
         "The capture holds one half of the handshake only, or one half cannot be told. tshark takes the first segment with "
         "ACK of either end for its end, also one that answers nothing.",
@@ -334,7 +266,7 @@ TSHARK_CLASSES: tuple[Class, ...] = (
     Class(
         "rtt_other_syn",
         ("rtt_handshake",),
-        lambda p: p.mine.get("syn_count", 0) > 1,
+        lambda p: p.mine.get("syn_count", 0) > 1 and p.difference.theirs is not None,
         "A resent SYN. tshark measures from the last one before the first ACK; synfin from the one that was answered.",
     ),
     Class(
@@ -366,16 +298,32 @@ TSHARK_CLASSES: tuple[Class, ...] = (
         "A control connection (FTP) announced the stream, so that it is not new to tshark with its SYN.",
     ),
     Class(
+        "data_of_reuse",
+        ("wireshark_completeness",),
+        lambda p: (
+            p.difference.ours == p.completed | 8
+            and p.points[0].marked("reused_ports")
+            and bool(p.points[0].packet.length)
+        ),
+        "The stream begins with a SYN that takes over the ports of an earlier one and carries data: tshark misses these data.",
+    ),
+    Class(
         "length_of_fragment",
         ("wireshark_completeness",),
-        lambda p: any(point.step is not None and point.step.fragment for point in p.points),
-        "A first fragment carries payload; tshark gives no payload length before the packet is put together.",
+        lambda p: (
+            (p.difference.ours | 8) == (p.completed | 8)
+            and any(
+                one.step and one.step.segment.payload and one.packet and one.packet.length is None for one in p.points
+            )
+        ),
+        "A segment carries payload whose length tshark does not know (a first fragment, lengths beyond the frame): its data are "
+        "missing in tshark's completeness.",
     ),
     Class(
         "not_shown",
-        ("wireshark_initial_rtt",),
-        lambda p: p.difference.theirs is None,
-        "tshark prints the initial round trip only beside other analysis of a later frame, and this stream has none.",
+        ("wireshark_initial_rtt", "rtt_handshake"),
+        lambda p: p.difference.theirs is None and initial_rtt(p.points) is not None and not rtt_shown(p.points),
+        "tshark prints the initial round trip only beside other analysis of a later frame with a whole header, and this stream has none.",
     ),
     Class(
         "rtt_without_syn",
