@@ -50,7 +50,7 @@ docs: $(VENV)/.tested
 
 # docs/agreement.md from the captures in SYNFIN_CAPTURES (needs tshark and tcptrace).
 agreement: $(VENV)/.tested
-	PYTHONPATH=tests $(PY) tests/agreement/write.py docs/agreement.md
+	PYTHONPATH=tests:tests/kernel:tools $(PY) tests/agreement/write.py docs/agreement.md
 
 # Records the example captures again (network namespaces, needs root).
 examples:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synfin.explain.render import step_facts
-from synfin.explain.select import COLUMNS, Selection, find
+from synfin.explain.select import COLUMNS, find
 from synfin.explain.steps import IcmpError, Playback, Step, final_rows, identity
 from synfin.run import Run
 from synfin.settings import Settings
@@ -26,7 +26,7 @@ def explained(paths: Sequence[Path | str], settings: Settings | None = None, cou
     """The records that began first, in that order."""
     settings, names = settings or Settings(), [str(path) for path in paths]
     run = Run(CaptureInput(names), settings, flow_columns=COLUMNS, interval_columns=[])
-    rows = find(run, Selection(), count).rows
+    rows = find(run, None, count).rows
     told: dict[object, list[Step | IcmpError]] = {identity(row): [] for row in rows}
     playback = Playback(CaptureInput(names), settings, rows, lambda step: told[identity(step.row)].append(step))
     final = final_rows(playback, told.keys())

@@ -159,7 +159,9 @@ class Scan:
         self._filter = filter
         self._window = window
         self._stdin_taken = False
-        self.stats: dict[str, Any] | None = None  #: the tracker's account of the last pass that came to its end
+        #: Of the last pass that came to its end: the tracker's account, and what was wrong with the input, in sentences.
+        self.stats: dict[str, Any] | None = None
+        self.warnings: list[str] = []
 
     @property
     def schema(self) -> pa.Schema:
@@ -195,6 +197,6 @@ class Scan:
         run = Run(source, self._settings, filter=self._filter, **wanted)
         for _, block in run.blocks():
             yield layout.batch(block)
-        self.stats = run.tracker.stats()
+        self.stats, self.warnings = run.tracker.stats(), run.report.warnings
         if not run.outcome.complete:
             raise run.outcome.error()

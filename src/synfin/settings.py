@@ -139,7 +139,8 @@ def parse_end(text: str) -> tuple[bytes, int | None]:
 
     match = re.fullmatch(r"\[(?P<v6>[^\]]*)\](:(?P<port6>\d{1,5}))?|(?P<v4>[^:]*)(:(?P<port4>\d{1,5}))?|(?P<bare>.*)", text)
     try:
-        assert match is not None
+        if match is None:  # a line break
+            raise ValueError
         address = ip_address(match["v6"] or match["v4"] or match["bare"] or "")
         port = match["port6"] or match["port4"]
         if port is not None and int(port) > 65535:

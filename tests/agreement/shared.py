@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-import pytest
-
+from corpus import ROOT, captures
 from rows import fast
 from synfin import schema
 from synfin._core.probe import decode
 from synfin.sources.captures import CaptureInput
 
-ROOT = Path(os.environ.get("SYNFIN_CAPTURES") or "no-folder")
-needs_captures = pytest.mark.skipif(
-    not os.environ.get("SYNFIN_CAPTURES"), reason="SYNFIN_CAPTURES names no folder of captures"
-)
 EVERY = [column.name for column in schema.FLOWS]
 
 
 def captures_with_streams() -> Iterator[tuple[Path, list[dict[str, str]]]]:
     """Every capture that tshark's rows are there for, with its streams of real segments."""
-    with open(ROOT / "INDEX.tsv", newline="", encoding="utf-8") as file:
-        index = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    for capture in index:
+    for capture in captures():
         reference = ROOT / "ref" / f"{capture['sha256']}.tsv.gz"
-        if "pcap" in capture["format"] and reference.exists():
+        if reference.exists():
             with gzip.open(reference, "rt", encoding="utf-8") as file:
                 lines = (line for line in file if not line.startswith("#"))
                 streams = [row for row in csv.DictReader(lines, delimiter="\t") if row["layer"] == "seg"]

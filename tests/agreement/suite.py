@@ -5,34 +5,23 @@ tshark itself runs only where a capture's rows differ, to tell which packets the
 
 from __future__ import annotations
 
-import csv
 import gzip
-import os
 import shutil
 from functools import cache
-from pathlib import Path
 
+from corpus import ROOT, captures
 from synfin.verify import tools
 from synfin.verify.join import TSHARK_COLUMNS, Joined, join
 from synfin.verify.lives import synfin_rows
-from synfin.verify.run import against_tcptrace, settle
+from synfin.verify.run import Comparison, beside_tshark, with_tcptrace, witnessed
 
-ROOT = Path(os.environ.get("SYNFIN_CAPTURES") or "no-folder")
 HAS_TSHARK = shutil.which("tshark") is not None
 HAS_TCPTRACE = shutil.which("tcptrace") is not None
 
 
-def index(name: str = "INDEX.tsv") -> list[dict[str, str]]:
-    """The rows of a list of captures; none without the folder."""
-    if not (ROOT / name).exists():
-        return []
-    with open(ROOT / name, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
 def with_tshark_rows() -> list[dict[str, str]]:
     """The sound captures in a format that synfin reads and of which tshark's rows are at hand."""
-    return [row for row in index() if "pcap" in row["format"] and (ROOT / "ref" / f"{row['sha256']}.tsv.gz").exists()]
+    return [row for row in captures() if (ROOT / "ref" / f"{row['sha256']}.tsv.gz").exists()]
 
 
 def against_tshark(capture: dict[str, str]) -> Joined:
@@ -40,17 +29,22 @@ def against_tshark(capture: dict[str, str]) -> Joined:
     path = str(ROOT / capture["path"])
     with gzip.open(ROOT / "ref" / f"{capture['sha256']}.tsv.gz", "rt", encoding="utf-8") as file:
         theirs = list(tools.tshark_rows(file))
-    joined = join("tshark", TSHARK_COLUMNS, synfin_rows(path)[0], theirs)
+    joined = join("tshark", TSHARK_COLUMNS, synfin_rows(path).lives, theirs)
     if joined.differences:
-        settle(path, joined, tools.tshark(path))
+        settled(path, Comparison(joined, beside_tshark(tools.tshark(path))))
     return joined
 
 
-def with_tcptrace(capture: dict[str, str]) -> Joined | str:
+def settled(path: str, comparison: Comparison) -> Joined:
+    """One comparison, with the reasons of its differences."""
+    return comparison.settled(witnessed(path, [comparison]))
+
+
+def against_tcptrace(capture: dict[str, str]) -> Joined | str:
     """The comparison of one capture with tcptrace, which is run on it; or why there is none."""
     path = str(ROOT / capture["path"])
     try:
-        return against_tcptrace(path, synfin_rows(path)[0])
+        return settled(path, with_tcptrace(path, synfin_rows(path).lives))
     except tools.ToolError as error:
         return str(error).replace(path, "a capture")
 
@@ -58,7 +52,7 @@ def with_tcptrace(capture: dict[str, str]) -> Joined | str:
 @cache
 def all_against_tcptrace() -> dict[str, Joined | str]:
     """Every shared capture by its path in the folder."""
-    return {capture["path"]: with_tcptrace(capture) for capture in with_tshark_rows()}
+    return {capture["path"]: against_tcptrace(capture) for capture in with_tshark_rows()}
 
 
 @cache

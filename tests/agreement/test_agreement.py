@@ -8,9 +8,9 @@ import pytest
 from suite import HAS_TCPTRACE, HAS_TSHARK, ROOT, all_against_tcptrace, all_against_tshark, with_tshark_rows
 
 from synfin.verify import tools
-from synfin.verify.classes import ARGUMENTS
 from synfin.verify.join import Joined
 from synfin.verify.lives import text
+from synfin.verify.tshark_classes import TSHARK_ARGUMENTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,7 +70,7 @@ def test_no_difference_from_tcptrace_is_unexplained():
 
 def test_every_reason_has_an_argument():
     used = {name for joined in all_against_tshark().values() for one in joined.differences for name, _ in one.parts}
-    assert used <= ARGUMENTS.keys()
+    assert used <= TSHARK_ARGUMENTS.keys()
 
 
 @pytest.mark.parametrize("place", [0, 60, 120, 180, 240])

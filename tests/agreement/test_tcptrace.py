@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from suite import settled
 
 from synfin.verify import run, tools
 from synfin.verify.lives import Life, synfin_rows
@@ -18,7 +19,7 @@ needs_tcptrace = pytest.mark.skipif(tools.version(tools.TCPTRACE) is None, reaso
 
 
 def unexplained(path: Path) -> list[tuple]:
-    joined = run.against_tcptrace(str(path), synfin_rows(str(path))[0])
+    joined = settled(str(path), run.with_tcptrace(str(path), synfin_rows(str(path)).lives))
     return [(one.column, one.way, one.ours, one.theirs) for one in joined.differences if not one.explained]
 
 
@@ -27,7 +28,7 @@ def unexplained(path: Path) -> list[tuple]:
 def test_real_loss_by_packets(name):
     """Packets, bytes and instants are equal; so is every resend, for resends here are of payload."""
     path = str(EXAMPLES / name)
-    joined = run.against_tcptrace(path, synfin_rows(path)[0])
+    joined = settled(path, run.with_tcptrace(path, synfin_rows(path).lives))
     assert joined.matched == joined.mine == joined.others == 1
     exact = ("packets", "payload_bytes", "first_seen", "last_seen", "retransmitted", "out_of_order", "syns", "mss")
     assert {column: joined.equal[column] for column in exact} == {column: joined.compared[column] for column in exact}

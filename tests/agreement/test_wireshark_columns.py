@@ -7,7 +7,7 @@ import subprocess
 from collections import Counter
 
 import pytest
-from shared import captures_with_streams, flow_rows, needs_captures, packets_of
+from shared import captures_with_streams, flow_rows, packets_of
 from tshark_columns import (
     CUT_ELSEWHERE,
     EQUAL,
@@ -25,6 +25,8 @@ from tshark_columns import (
     stream_flags,
     two_pass_class,
 )
+
+from corpus import needs_captures
 
 pytestmark = needs_captures
 

@@ -1,6 +1,6 @@
 """Writes docs/agreement.md: what the agreement suite found on the shared captures.
 
-SYNFIN_CAPTURES=folder PYTHONPATH=tests python tests/agreement/write.py docs/agreement.md
+SYNFIN_CAPTURES=folder PYTHONPATH=tests:tests/kernel:tools python tests/agreement/write.py docs/agreement.md
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from containers import REASONS, cases, containers, hostile, reason
+from netns import NotAllowed
 from shared import flow_rows, zeek_traces
 from suite import all_against_tcptrace, all_against_tshark
+from third_opinion import SIZE, all_opinions
 from zeek_borders import cut_by_zeek
 from zeek_rows import EQUAL, columns, compare, verdict
 
 from synfin.verify import tools
-from synfin.verify.classes import ARGUMENTS
-from synfin.verify.explain import UNEXPLAINED
+from synfin.verify.classes import UNEXPLAINED
 from synfin.verify.join import TSHARK_COLUMNS, Joined
 from synfin.verify.report import class_counts
 from synfin.verify.tcptrace import COLUMNS as TCPTRACE_COLUMNS
 from synfin.verify.tcptrace_classes import TCPTRACE_ARGUMENTS
+from synfin.verify.tshark_classes import TSHARK_ARGUMENTS
 
 HEAD = """# Agreement with other tools
 
@@ -51,7 +54,7 @@ def tshark_section(found: dict[str, Joined]) -> list[str]:
         *table(total, [column.name for column in TSHARK_COLUMNS]),
         "\nA difference may fall into several classes, one for each packet that it comes from. `border` counts pairs of ends that the "
         "two cut into connections in different places. Of the marks (the last five columns) each tool has its own definition.\n",
-        *classes(total, ARGUMENTS),
+        *classes(total, TSHARK_ARGUMENTS),
     ]
 
 
@@ -107,6 +110,50 @@ def zeek_section() -> list[str]:
     ]
 
 
+def kernel_section() -> list[str]:
+    """Real transfers between two kernels: made afresh each time, so that the numbers are those of one run."""
+    lines = [
+        "\n## The kernel\n",
+        f"A third opinion on resends, segments out of order and round trips: two Linux kernels in network namespaces, {SIZE:,} bytes "
+        "from the client to the server over a wire that loses, delays or doubles about 3 % of the segments with payload. The tap "
+        "stands beside one host and sees what that host sends and gets; the counters are that host's `nstat` and `ss -i`. "
+        "`tests/kernel/third_opinion.py` repeats it; the numbers are those of one run.\n",
+    ]
+    try:
+        found = all_opinions()
+    except NotAllowed as reason:
+        return [*lines, f"Not run here: {reason}."]
+    return [
+        *lines,
+        "| wire | tap beside | counter | synfin | kernel | by the kernel's rule | |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- |",
+        *(
+            f"| {one.trouble} | {one.tap} | {one.what} | {one.ours:,} | {one.kernel:,} | "
+            f"{'' if one.by_its_rule is None else f'{one.by_its_rule:,}'} | {'' if one.agrees else '**differs** '}{one.why} |"
+            for one in found
+        ),
+    ]
+
+
+def containers_section() -> list[str]:
+    """Which files both read, and why the others not."""
+    found = cases()
+    differing = Counter(reason(one) for one in found if not one.same())
+    return [
+        f"\n## {tools.version('capinfos') or 'capinfos'}\n",
+        f"{len(hostile())} corrupt or odd files (`hostile/`) and {len(containers())} odd but sound ones (`format/`): "
+        f"{len(found) - differing.total()} are read to their end by both, or both stop in them after as many packets. The others:\n",
+        "| files | reason | |",
+        "| ---: | --- | --- |",
+        *(f"| {differing[name]} | `{name}` | {argument} |" for name, _, argument in REASONS if differing[name]),
+        *(
+            f"| {number} | `unexplained` | none of the rules above holds |"
+            for name, number in differing.items()
+            if name is None
+        ),
+    ]
+
+
 def total_of(tool: str, found: Iterable[Joined]) -> Joined:
     total = Joined(tool)
     for joined in found:
@@ -152,4 +199,5 @@ def classes(total: Joined, arguments: dict[str, str]) -> list[str]:
 
 if __name__ == "__main__":
     sections = tshark_section(all_against_tshark()) + tcptrace_section(all_against_tcptrace()) + zeek_section()
+    sections += kernel_section() + containers_section()
     Path(sys.argv[1]).write_text(HEAD + "\n".join(sections) + "\n", encoding="utf-8")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from corpus import ROOT, captures, needs_captures
 
+from corpus import ROOT, captures, needs_captures
 from rows import compare
 
 pytestmark = [needs_captures, pytest.mark.slow]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from corpus import everything, needs_captures
 
+from corpus import everything, needs_captures
 from explained import explained, states, words
 from rows import fast
 from synfin.errors import SynfinError

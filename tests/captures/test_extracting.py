@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from itertools import pairwise
 
 import pytest
-from corpus import ROOT, captures, needs_captures
 
 import extraction
+from corpus import ROOT, captures, needs_captures
 from synfin.cli.main import main
 from synfin.settings import Selection
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from corpus import ROOT, captures, needs_captures
 
 import libpcap
 import rows
+from corpus import ROOT, captures, needs_captures
 from synfin import reference
 from synfin.errors import ConfigError
 from synfin.run import Run

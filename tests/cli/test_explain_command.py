@@ -11,7 +11,7 @@ import pytest
 from small import PACKETS, ROWS
 
 import libpcap
-from dialogue import SECOND, Dialogue, write_pcap
+from dialogue import SECOND, Dialogue, merge, write_pcap
 from rows import fast
 from synfin import read
 from synfin.explain.render import Text
@@ -155,9 +155,8 @@ def test_matches_beyond_the_first_ones_are_named(synfin, capture):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--flow", "1"], "no such connection"),
         (["--client", "nobody"], "'nobody' is no address"),
-        (["--client", "10.0.0.1:99999"], "ports end at 65535"),
+        (["--client", "10.0.0.1:99999"], "'10.0.0.1:99999' is no address"),
         (["--only", "syn,psh"], "'psh' is none of"),
         (["--first", "0"], "0 is not in the range"),
     ],
@@ -265,3 +264,26 @@ def test_lines_fit(synfin, monkeypatch, width):
         out = synfin("explain", examples / name, "--first", "3")[1]
         lines = [line for line in out.splitlines() if not line.startswith("flow ")]  # a path stays whole
         assert max(map(len, lines)) <= width
+
+
+LONG = ("2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:7777")
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+@pytest.mark.parametrize("ends", [("10.0.0.1", "10.0.0.2"), ("192.168.100.101", "192.168.100.102"), LONG])
+def test_a_list_fits_and_holds_every_value(synfin, tmp_path, monkeypatch, ends, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    talks = [Dialogue(a_ip=ends[0], b_ip=ends[1], a_port=40000 + i).handshake().close() for i in range(3)]
+    path = write_pcap(tmp_path / "in.pcap", merge(*talks))
+    out = synfin("explain", path)[1]
+    assert max(map(len, out.splitlines())) <= width
+    words = out.split()
+    for row in fast([path])[0]:
+        at = words.index(str(row["flow_id"]))
+        six = ":" in ends[0]
+        client, server = (
+            f"[{row[f'{s}_ip']}]:{row[f'{s}_port']}" if six else f"{row[f'{s}_ip']}:{row[f'{s}_port']}"
+            for s in ("client", "server")
+        )
+        assert words[at + 1 : at + 6] == [client, server, "complete", "fin_4way", "7"]
+    assert words[:6] == ["flow", "client", "server", "handshake", "close", "packets"]

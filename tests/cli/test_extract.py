@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -57,27 +56,6 @@ def test_client_and_server_with_and_without_ports(synfin, capture, tmp_path):
             said == f"{count} packet{'s' * (count != 1)} of {len(found)} connection{'s' * (len(found) != 1)}: {out}\n"
         )
     assert len(flows) == 5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "asked"),
-    [
-        (("--server", "10.0.0.1"), "server 10.0.0.1 (any port)"),
-        (("--client", "10.0.0.2:80"), "client 10.0.0.2:80"),
-        (("--client", "10.0.0.1:81"), "client 10.0.0.1:81"),
-        (("--flow", "1"), "flow 1"),
-        (("--client", "10.0.0.1", "--server", "10.0.0.3"), "client 10.0.0.1 (any port) and server 10.0.0.3 (any port)"),
-        (("--client", "::ffff:10.0.0.1"), f"client {ip_address('::ffff:10.0.0.1')} (any port)"),
-        (("--client", "2001:db8::1:443"), "client 2001:db8::1:443 (any port)"),
-        (("--client", "[2001:db8::1]:443"), "client [2001:db8::1]:443"),
-        (("--client", "10.0.0.1", "--filter", "port 443"), "client 10.0.0.1 (any port)"),
-        (("--client", "10.0.0.1", "--to", "1970-01-02"), "client 10.0.0.1 (any port)"),
-    ],
-)
-def test_where_nothing_matches_no_file_is_made(synfin, capture, tmp_path, arguments, asked):
-    code, said, told = synfin("extract", capture, *arguments, "-o", tmp_path / "x.pcapng")
-    assert (code, said, told) == (1, "", f"synfin: no connection matches {asked}; nothing was written\n")
-    assert os.listdir(tmp_path) == ["in.pcap"]
 
 
 @pytest.mark.parametrize(

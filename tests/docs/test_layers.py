@@ -22,10 +22,10 @@ MAY_USE = {
     "output": FACTS | {"output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
-    "verify": FACTS | {"verify", "api", "reference"},
+    "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
     | {"cli", "api", "run", "output", "explain", "verify"}
-    | {"sources.captures", "sources.live", "sources.filter", "sources.window"},
+    | {"sources.captures", "sources.live", "sources.filter", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},

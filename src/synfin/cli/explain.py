@@ -6,31 +6,22 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from synfin.cli.options import narrowing_from, narrowing_options, settings_from, settings_options
+from synfin.cli.options import record_options
+from synfin.cli.selection import Input, none_matches, selection_from, selection_options, tell
 from synfin.errors import ConfigError
 
 if TYPE_CHECKING:
-    from synfin.explain.select import Found, Selection
+    from synfin.explain.select import Found
     from synfin.explain.steps import IcmpError, Step
-    from synfin.settings import Settings
-    from synfin.sources.captures import CaptureInput
-    from synfin.sources.filter import Filter
-    from synfin.sources.window import Window
+    from synfin.settings import Selection
 
 _LISTED = 20
 _MATCHES = 10
 _FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04}
-
-
-def _endpoint(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    from synfin.explain.select import Endpoint
-
-    return None if value is None else Endpoint.parse(value)
 
 
 def _only(context: click.Context, parameter: click.Parameter, value: str | None) -> int:
@@ -42,19 +33,12 @@ def _only(context: click.Context, parameter: click.Parameter, value: str | None)
 
 @click.command(short_help="Explain a connection, segment by segment.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
-@click.option("--flow", "flow_id", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="The record with this flow_id.")
-@click.option(
-    "--client",
-    callback=_endpoint,
-    metavar="IP[:PORT]",
-    help="Records of this client; IPv6 with a port as [2001:db8::1]:443.",
-)
-@click.option("--server", callback=_endpoint, metavar="IP[:PORT]", help="Records of this server.")
+@selection_options
 @click.option(
     "--first",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help=f"The N records that began first (of those asked for).  [default: {_MATCHES} with --client or --server]",
+    help=f"The N connections that began first (of those asked for).  [default: {_MATCHES} with --client or --server]",
 )
 @click.option(
     "--only",
@@ -64,52 +48,35 @@ def _only(context: click.Context, parameter: click.Parameter, value: str | None)
     help="Show only segments with one of these flags, such as syn,fin,rst.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@narrowing_options
-@settings_options
+@record_options
 def explain(captures: tuple[str, ...], **options: Any) -> int:
     """Explain connections: each segment as `tcpdump -n -S` writes it, the state of both ends after it, what it did, and at
     the end what the record came to and by which rule.
 
     CAPTURE is what `synfin track` takes; give the options that decide what belongs to a connection (timeouts, --key,
-    --duplicates, --filter, --from, --to) as you gave them to it: flow_id and rows are then the same. Without an option, a capture's only connection is explained; of several, the first
-    20 are listed.
+    --duplicates, --filter, --from, --to) as you gave them to it: flow_id and rows are then the same. Without a choice, a
+    capture's only connection is explained; of several, the first 20 are listed.
 
-    The captures are read twice: to find the records, and to explain them. Standard input is copied to a temporary file
-    for that.
+    The captures are read twice: to find the connections, and to explain them. Standard input is copied to a temporary
+    file for that.
+
+    Exit code 1 means that a capture is broken: what was read before it is explained. Exit code 2 means that no connection
+    matches, or a wrong call.
     """
-    from synfin.explain.select import Selection
-
-    filter, window = narrowing_from(options)
-    settings = settings_from(options)
+    given = Input.of(captures, options)
     if "-" in captures and sys.stdin.isatty():
         raise ConfigError("standard input is a terminal; pipe or redirect a capture into it")
-    selection = Selection(options["flow_id"], options["client"], options["server"])
+    selection = selection_from(options)
     if "-" in captures:
         _make_rewindable()
-    given = _Input(list(captures), settings, filter, window)
     found, complete = _find(given, selection, options["first"])
     if selection and not found.rows:
-        raise ConfigError("no such connection; without options, the connections are listed")
+        raise none_matches(selection, found.total, complete)
     if not selection and options["first"] is None and found.total > 1:
         _list(found, options["as_json"])
     else:
         _explain(given, found, options)
     return 0 if complete else 1
-
-
-@dataclass(frozen=True)
-class _Input:
-    """What both passes read, and how."""
-
-    captures: list[str]
-    settings: Settings
-    filter: Filter | None
-    window: Window | None
-
-    def open(self) -> CaptureInput:
-        from synfin.sources.captures import CaptureInput
-
-        return CaptureInput(self.captures, window=self.window)
 
 
 def _make_rewindable() -> None:
@@ -124,7 +91,7 @@ def _make_rewindable() -> None:
             os.lseek(descriptor, 0, os.SEEK_SET)
 
 
-def _find(given: _Input, selection: Selection, first: int | None) -> tuple[Found, bool]:
+def _find(given: Input, selection: Selection | None, first: int | None) -> tuple[Found, bool]:
     from synfin.cli.progress import Progress
     from synfin.explain.select import COLUMNS, find
     from synfin.run import Run
@@ -139,31 +106,28 @@ def _find(given: _Input, selection: Selection, first: int | None) -> tuple[Found
         found = find(run, selection, first or (_MATCHES if selection else _LISTED))
     if "-" in given.captures:
         os.lseek(sys.stdin.fileno(), start, os.SEEK_SET)
-    for broken in run.report.broken:
-        at = "" if broken.offset is None else f", byte {broken.offset:,}"
-        click.echo(
-            f"synfin: {broken.path}{at}: {broken.kind}: {broken.reason}; what came before is explained", err=True
-        )
+    tell(run.report.warnings)
     return found, run.outcome.complete
 
 
 def _list(found: Found, as_json: bool) -> None:
     import json
 
+    from synfin.explain.render import Text
     from synfin.explain.select import listing
-    from synfin.output.render import endpoint, number
+    from synfin.output.render import number
 
     if as_json:
         click.echo(json.dumps({"total": found.total, "matching": found.matching, "listed": found.rows}, indent=1))
         return
-    text = listing(found.rows, endpoint)
+    text = listing(found.rows, Text().width)
     if (more := found.total - len(found.rows)) > 0:
         text += f"and {number(more, 'more connection')}\n"
-    text += "\nChoose with --flow ID, --client IP[:PORT], --server IP[:PORT] or --first N.\n"
+    text += "\nChoose: --flow ID, --client IP[:PORT], --server IP[:PORT] or --first N.\n"
     click.echo(text, nl=False)
 
 
-def _explain(given: _Input, found: Found, options: dict[str, Any]) -> None:
+def _explain(given: Input, found: Found, options: dict[str, Any]) -> None:
     from synfin.cli.progress import Progress
     from synfin.explain.render import Json, Record, Spool, Text
     from synfin.explain.steps import Playback, final_rows, identity

@@ -71,8 +71,8 @@ def cli() -> None:
     synfin verify capture.pcap                    the rows beside what tshark and tcptrace say
 
     Exit codes: 0; 1 a capture is corrupt or breaks off, one of several files is no capture (found in a folder or by a
-    glob, it is only left out), or the output cannot be written; 2 wrong call, or not a capture; 130 after Ctrl-C and
-    143 after SIGTERM, with everything up to there written (live: 0).
+    glob, it is only left out), or the output cannot be written; 2 wrong call, no connection that matches, or not a
+    capture; 130 after Ctrl-C and 143 after SIGTERM, with everything up to there written (live: 0).
     """
 
 
@@ -83,11 +83,21 @@ def main(arguments: list[str] | None = None) -> None:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has what it wants; click ends the same way where it meets this
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_FAULT
+        code = _give_up_output()
+    except OSError as error:
+        if error.filename is not None:  # not of a write
+            raise
+        click.echo(f"synfin: cannot write standard output: {(error.strerror or str(error)).lower()}", err=True)
+        code = _give_up_output()
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(code)
+
+
+def _give_up_output() -> int:
+    # What is still in the buffer must not be tried again when the process ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAULT
 
 
 def _run(arguments: list[str] | None) -> int:

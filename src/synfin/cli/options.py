@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,70 +16,36 @@ if TYPE_CHECKING:
     from synfin.sources.window import Window
 
 
-class Duration(click.ParamType):
-    """A duration such as 75s, 2h4m or 500ms, as nanoseconds."""
+class Parsed(click.ParamType):
+    """A value that `parse` makes of the option's text; a ConfigError of its is a usage error."""
 
-    name = "duration"
+    def __init__(self, name: str, parse: Callable[[str], Any]):
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Nanoseconds; a usage error when the text is no duration."""
-        if isinstance(value, int):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; a default is one already."""
+        if not isinstance(value, str):
             return value
         try:
-            return parse_duration(value)
+            return self._parse(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
 
-class Ports(click.ParamType):
-    """Ports such as 80,443,8000-8999."""
+def _parse_instant(text: str) -> int:
+    from synfin.sources.window import parse_instant
 
-    name = "ports"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[int]:
-        """The set of ports; a usage error when the text names none."""
-        if isinstance(value, frozenset):
-            return value
-        try:
-            return parse_ports(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    return parse_instant(text)
 
 
-class Instant(click.ParamType):
-    """An instant in ISO 8601 or in seconds since 1970, as nanoseconds since 1970."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Nanoseconds since 1970; a usage error when the text is no instant."""
-        from synfin.sources.window import parse_instant
-
-        try:
-            return parse_instant(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
-
-
-class End(click.ParamType):
-    """An end of a connection such as 192.0.2.1, 192.0.2.1:443 or [2001:db8::1]:443."""
-
-    name = "end"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[bytes, int | None]:
-        """Address and port; a usage error when the text is no end."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return parse_end(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
-
+_INSTANT = Parsed("instant", _parse_instant)
+END = Parsed("end", parse_end)
 
 _NARROWING = (
-    click.option("--filter", "expression", metavar="EXPR", help="Track only packets that match a filter expression as tcpdump takes it (needs libpcap); the others count as `filtered`."),
-    click.option("--from", "start", type=Instant(), metavar="INSTANT", help="Leave out packets before it: 2024-05-01T12:30:00.25 (UTC), with an offset such as +02:00, or seconds since 1970."),
-    click.option("--to", "end", type=Instant(), metavar="INSTANT", help="Leave out packets at it and after it. Those left out count as `outside_window`."),
+    click.option("--filter", "expression", metavar="EXPR", help="Take only packets that match a filter expression as tcpdump takes it (needs libpcap); the others count as `filtered`."),
+    click.option("--from", "start", type=_INSTANT, metavar="INSTANT", help="Leave out packets before it: 2024-05-01T12:30:00.25 (UTC), with an offset such as +02:00, or seconds since 1970."),
+    click.option("--to", "end", type=_INSTANT, metavar="INSTANT", help="Leave out packets at it and after it. Those left out count as `outside_window`."),
 )
 
 
@@ -103,6 +69,15 @@ def narrowing_from(options: dict[str, Any]) -> tuple[Filter | None, Window | Non
 
         window = Window.of(start, end)
     return filter, window
+
+
+def narrowing_words(options: dict[str, Any]) -> list[str]:
+    """The narrowing as words of a command line, each value in the form in which the options take it."""
+    words = [] if options["expression"] is None else ["--filter", options["expression"]]
+    for name, ns in (("--from", options["start"]), ("--to", options["end"])):
+        if ns is not None:
+            words += [name, f"{ns // NS_PER_S}.{ns % NS_PER_S:09}".rstrip("0").rstrip(".")]
+    return words
 
 
 #: Field of Settings -> help. The option is the field's name with dashes, its default the field's.
@@ -131,13 +106,13 @@ def human_duration(ns: int) -> str:
     return "".join(parts)
 
 
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for every setting."""
+def settings_options(command: Callable[..., Any], hidden: Collection[str] = ()) -> Callable[..., Any]:
+    """Add an option for every setting; those that are `hidden` do not stand in the help."""
     defaults = {field.name: field.default for field in fields(Settings)}
     added = [
         click.option(
-            f"--{name.replace('_', '-')}", type=Duration(), metavar="TIME", default=defaults[name],
-            help=f"{text}  [default: {human_duration(defaults[name])}]",
+            f"--{name.replace('_', '-')}", type=Parsed("duration", parse_duration), metavar="TIME", default=defaults[name],
+            help=f"{text}  [default: {human_duration(defaults[name])}]", hidden=name in hidden,
         )
         for name, text in DURATIONS.items()
     ]  # fmt: skip
@@ -149,7 +124,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )  # fmt: skip
     added.append(
         click.option(
-            "--server-ports", type=Ports(), metavar="PORTS",
+            "--server-ports", type=Parsed("ports", parse_ports), metavar="PORTS",
             help="Ports that mark the server where no SYN was seen, such as 80,443,8000-8999.  "
             "[default: below 1024, and well-known ones]",
         )
@@ -170,6 +145,15 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(added):
         command = option(command)
     return command
+
+
+def record_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what decides which packets make a record: the narrowing of the input and the settings.
+
+    The length of an interval plays no part there. It is taken all the same, so that whatever was given to `synfin track`
+    can be given again.
+    """
+    return narrowing_options(settings_options(command, hidden=("interval",)))
 
 
 def settings_from(options: dict[str, Any]) -> Settings:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synfin.errors import ConfigError
 from synfin.output.arrow import Layout
+from synfin.output.render import endpoint
 from synfin.output.summary import FirstRows
+from synfin.settings import Selection
 
 if TYPE_CHECKING:
     from synfin.run import Run
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: What the first pass asks of the tracker.
 COLUMNS = (
@@ -27,55 +24,22 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """An address, and a port or any port (None)."""
-
-    address: Address
-    port: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> Endpoint:
-        """``10.0.0.1``, ``10.0.0.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``. Raises ConfigError."""
-        match = re.fullmatch(
-            r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d{1,5}))?|(?P<four>[^:]+)(?::(?P<port4>\d{1,5}))?", text
-        )
-        host, port = (match["six"] or match["four"], match["port6"] or match["port4"]) if match else (text, None)
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            raise ConfigError(f"{text!r} is no address; write 10.0.0.1, 10.0.0.1:80 or [2001:db8::1]:80") from None
-        if port is not None and int(port) > 65535:
-            raise ConfigError(f"{text!r}: ports end at 65535")
-        return cls(address, None if port is None else int(port))
-
-    def mask(self, batch: pa.RecordBatch, side: str) -> pa.Array:
-        """Which rows of a batch have this end as their `side`, ``client`` or ``server``."""
-        addresses = batch[f"{side}_ip"]
-        texts = [text for text in pc.unique(addresses).to_pylist() if ipaddress.ip_address(text) == self.address]
-        mask = pc.is_in(addresses, value_set=pa.array(texts, pa.string()))
-        return mask if self.port is None else pc.and_(mask, pc.equal(batch[f"{side}_port"], self.port))
+def matching(batch: pa.RecordBatch, selection: Selection) -> pa.RecordBatch:
+    """The rows of a batch that are asked for."""
+    if selection.flow_id is not None:
+        batch = batch.filter(pc.equal(batch["flow_id"], selection.flow_id))
+    for side, end in (("client", selection.client), ("server", selection.server)):
+        if end is not None:
+            batch = batch.filter(_with_end(batch, side, *end))
+    return batch
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What is asked for; everything that is given must hold."""
-
-    flow_id: int | None = None
-    client: Endpoint | None = None
-    server: Endpoint | None = None
-
-    def __bool__(self) -> bool:
-        return any(part is not None for part in (self.flow_id, self.client, self.server))
-
-    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a batch that are asked for."""
-        if self.flow_id is not None:
-            batch = batch.filter(pc.equal(batch["flow_id"], self.flow_id))
-        for side, end in (("client", self.client), ("server", self.server)):
-            if end is not None:
-                batch = batch.filter(end.mask(batch, side))
-        return batch
+def _with_end(batch: pa.RecordBatch, side: str, address: bytes, port: int | None) -> pa.Array:
+    """Which rows of a batch have this end as their `side`, ``client`` or ``server``."""
+    addresses = batch[f"{side}_ip"]
+    texts = [text for text in pc.unique(addresses).to_pylist() if ip_address(text).packed == address]
+    mask = pc.is_in(addresses, value_set=pa.array(texts, pa.string()))
+    return mask if port is None else pc.and_(mask, pc.equal(batch[f"{side}_port"], port))
 
 
 @dataclass(frozen=True)
@@ -87,37 +51,58 @@ class Found:
     total: int
 
 
-def find(run: Run, selection: Selection, count: int) -> Found:
-    """The first `count` records of a run that a selection means. The run fills the flow columns COLUMNS."""
+def find(run: Run, selection: Selection | None, count: int) -> Found:
+    """The first `count` records of a run that a selection means; None: of all. The run fills the flow columns COLUMNS."""
     layout, first = Layout.choose("flows", COLUMNS, "lakehouse"), FirstRows(count)
-    matching = total = 0
+    found = total = 0
     for _, block in run.blocks():
         batch = layout.batch(block)
         total += batch.num_rows
-        batch = selection.of(batch)
-        matching += batch.num_rows
+        if selection is not None:
+            batch = matching(batch, selection)
+        found += batch.num_rows
         if batch.num_rows:
             first.add(batch)
-    return Found(first.rows, matching, total)
+    return Found(first.rows, found, total)
 
 
-def listing(rows: list[dict[str, Any]], endpoint: Callable[[str, int], str]) -> str:
-    """Records as a table for people, with what `--flow` takes."""
-    titles = ("flow", "client", "server", "handshake", "close", "packets")
-    cells = [
-        (
-            str(row["flow_id"]),
-            endpoint(row["client_ip"], row["client_port"]),
-            endpoint(row["server_ip"], row["server_port"]),
-            row["handshake"],
-            row["close"] or "-",
-            f"{row['client_packets'] + row['server_packets']:,}",
-        )
-        for row in rows
-    ]
-    widths = [max(len(line[i]) for line in (titles, *cells)) for i in range(len(titles))]
-    lines = [
-        "  ".join(cell.rjust(width) if i in (0, 5) else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in (titles, *cells)
-    ]  # fmt: skip
-    return "".join(line.rstrip() + "\n" for line in lines)
+#: How the columns of a listing are laid out, widest first: on one line, or on several where they do not fit beside
+#: one another.
+_LAYOUTS = (
+    (("flow", "client", "server", "handshake", "close", "packets"),),
+    (("flow", "client", "server"), ("handshake", "close", "packets")),
+    (("flow", "client"), ("server",), ("handshake", "close", "packets")),
+)
+_TITLES = _LAYOUTS[0][0]
+_NUMBERS = {"flow", "packets"}
+
+
+def listing(rows: list[dict[str, Any]], width: int) -> str:
+    """Records as a table of at most `width` columns (72 or more) for people, with what `--flow` takes."""
+    lines = [dict(zip(_TITLES, cells, strict=True)) for cells in (_TITLES, *map(_cells, rows))]
+    widths = {title: max(len(line[title]) for line in lines) for title in _TITLES}
+    indent = " " * (widths["flow"] + 2)
+
+    def pad(line: dict[str, str], title: str) -> str:
+        return line[title].rjust(widths[title]) if title in _NUMBERS else line[title].ljust(widths[title])
+
+    def text(line: dict[str, str], layout: tuple[tuple[str, ...], ...]) -> str:
+        parts = ["  ".join(pad(line, title) for title in titles).rstrip() for titles in layout]
+        return f"\n{indent}".join(parts) + "\n"
+
+    def fits(layout: tuple[tuple[str, ...], ...]) -> bool:
+        return all(len(part) <= width for line in lines for part in text(line, layout).splitlines())
+
+    layout = next(filter(fits, _LAYOUTS), _LAYOUTS[-1])
+    return "".join(text(line, layout) for line in lines)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["flow_id"]),
+        endpoint(row["client_ip"], row["client_port"]),
+        endpoint(row["server_ip"], row["server_port"]),
+        row["handshake"],
+        row["close"] or "-",
+        f"{row['client_packets'] + row['server_packets']:,}",
+    )

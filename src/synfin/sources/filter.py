@@ -53,6 +53,8 @@ def _libpcap() -> Any:
     library.pcap_geterr.argtypes = (ctypes.c_void_p,)
     library.pcap_freecode.argtypes = (ctypes.POINTER(_Program),)
     library.pcap_close.argtypes = (ctypes.c_void_p,)
+    library.bpf_filter.restype = ctypes.c_uint
+    library.bpf_filter.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint)
     return library
 
 
@@ -88,6 +90,7 @@ class Filter:
 
     def __init__(self, expression: str):
         self.expression = expression
+        self._programs: dict[int, bytes] = {}
         if "\0" in expression:
             raise ConfigError("the filter expression holds a NUL")
         complaints = []
@@ -106,3 +109,19 @@ class Filter:
         if isinstance(code, str):
             raise ConfigError(f"filter {self.expression!r} for packets of link type {link_type}: {code}")
         return code
+
+    def passes(self, data: bytes, wire_len: int, link_type: int) -> bool:
+        """Does libpcap itself let a packet through?
+
+        Parameters
+        ----------
+        data : bytes from the link-layer header on.
+        wire_len : bytes on the wire.
+        link_type : LINKTYPE_ value.
+
+        Notes
+        -----
+        For packets that no tracker takes; it runs the program itself (`_core/filter.pxd`).
+        """
+        program = self._programs.get(link_type) or self._programs.setdefault(link_type, self(link_type))
+        return _libpcap().bpf_filter(program, data, wire_len, len(data)) != 0

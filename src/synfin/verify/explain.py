@@ -9,21 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from synfin.verify.classes import CLASSES, Class
-from synfin.verify.join import Difference, match
-from synfin.verify.lives import Life, Packet, Pair, pair_of
-from synfin.verify.points import BYTE_COUNTERS, PACKET_COLUMNS, ROUND_TRIPS, WHOLE_COLUMNS, Point
+from synfin.verify.classes import UNEXPLAINED, Class
+from synfin.verify.join import TSHARK_COLUMNS, Column, Difference, match, value
+from synfin.verify.lives import ACK, FIN, RST, SYN, Life, Packet, Pair, life_of, pair_of
+from synfin.verify.points import (
+    BYTE_COUNTERS,
+    PACKET_COLUMNS,
+    ROUND_TRIPS,
+    WHOLE_COLUMNS,
+    Point,
+    initial_rtt,
+    rtt_shown,
+    well_formed,
+)
+from synfin.verify.tshark_classes import TSHARK_CLASSES
 from synfin.verify.witness import Seen, Step
 
-UNEXPLAINED = "unexplained"
 #: Instants and options stand in the packet that is the first of its kind: (count column, test of its flags).
-_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 _FIRST_OF: dict[str, tuple[str, Callable[[int], bool]]] = {
-    "fin_time": ("fin", lambda flags: bool(flags & _FIN)),
-    "rst_time": ("rst", lambda flags: bool(flags & _RST)),
-    "syn_time": ("syn", lambda flags: flags & (_SYN | _ACK) == _SYN),
-    "synack_time": ("synack", lambda flags: flags & (_SYN | _ACK) == _SYN | _ACK),
+    "fin_time": ("fin", lambda flags: bool(flags & FIN)),
+    "rst_time": ("rst", lambda flags: bool(flags & RST)),
+    "syn_time": ("syn", lambda flags: flags & (SYN | ACK) == SYN),
+    "synack_time": ("synack", lambda flags: flags & (SYN | ACK) == SYN | ACK),
 }
 _OPTIONS = ("isn", "mss", "window_scale", "sack_permitted", "timestamps")
 _MOST_PACKETS = 8  #: packet numbers kept for one part
@@ -35,8 +44,10 @@ class Evidence:
 
     lives: dict[str, Life]
     seen: Seen
-    classes: tuple[Class, ...] = CLASSES
+    classes: tuple[Class, ...] = TSHARK_CLASSES
     unit: int = 1  #: nanoseconds of the tool's clock
+    columns: tuple[Column, ...] = TSHARK_COLUMNS
+    comparable: Callable[[list[Life]], list[Life]] = list  #: rows in the tool's units
 
     def packets(self, others: Iterable[Life]) -> dict[int, list[Packet]]:
         """By packet number; a frame may hold several TCP headers of one connection."""
@@ -54,6 +65,27 @@ class Evidence:
         records = {life.whole["first_packet"] for life in mine}
         return {number: step for number, step in self.of_pair.get(pair, {}).items() if step.record in records}
 
+    def name(self, point: Point) -> str:
+        """The first class that has the point's column and holds for it."""
+        fitting = (one.name for one in self.classes if point.column in one.columns and one.holds(point))
+        return next(fitting, UNEXPLAINED)
+
+    @cached_property
+    def records(self) -> dict[int, Life]:
+        """The slow tracker's rows by their first packet."""
+        lives = self.comparable([life_of(row) for row in self.seen.rows.values()])
+        return {life.whole["first_packet"]: life for life in lives}
+
+    def confirms(self, difference: Difference) -> bool:
+        """Does the slow tracker give synfin's value? A difference that it does not confirm is a fault, whatever the reason."""
+        column = next((one for one in self.columns if one.name == difference.column), None)
+        if column is None:
+            return True
+        slow = [self.records.get(life.whole["first_packet"]) for life in difference.mine]
+        if None in slow:
+            return False
+        return value(column, column.ours, difference.way, slow) in (difference.ours, ...)
+
     @cached_property
     def of_pair(self) -> dict[Pair, dict[int, Step]]:
         """Every packet by its ends and number."""
@@ -70,7 +102,9 @@ def _ends(step: Step) -> Pair:
 def explain(difference: Difference, evidence: Evidence) -> None:
     """Fill the difference's parts."""
     column = difference.column
-    if column in PACKET_COLUMNS:
+    if not evidence.confirms(difference):
+        found: Parts = {}
+    elif column in PACKET_COLUMNS:
         found = _by_packets(difference, evidence)
     elif column == "border":
         found = _border(difference, evidence)
@@ -78,7 +112,7 @@ def explain(difference: Difference, evidence: Evidence) -> None:
         found = _extreme(difference, evidence)
     elif column in WHOLE_COLUMNS:
         points = _points(difference, evidence, column)
-        found = {_name(points[-1]._replace(points=points), evidence): [points[-1].number]} if points else {}
+        found = {evidence.name(points[-1]._replace(points=points)): [points[-1].number]} if points else {}
     elif column in ROUND_TRIPS:
         found = _by_rule(difference, evidence)
     else:
@@ -89,14 +123,6 @@ def explain(difference: Difference, evidence: Evidence) -> None:
 
 
 Parts = dict[str, list[int]]
-
-
-def _name(point: Point, evidence: Evidence) -> str:
-    """The first class whose column and predicate fit."""
-    for one in evidence.classes:
-        if point.column in one.columns and one.holds(point):
-            return one.name
-    return UNEXPLAINED
 
 
 def _points(difference: Difference, evidence: Evidence, column: str) -> list[Point]:
@@ -117,11 +143,8 @@ def _points(difference: Difference, evidence: Evidence, column: str) -> list[Poi
 def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
     points = _points(difference, evidence, difference.column)
     found: Parts = {}
-    if sum(point.ours for point in points) != (difference.ours or 0) and difference.column not in (
-        "packets",
-        "payload_bytes",
-    ):
-        return {}  # the slow tracker does not agree with the core
+    if sum(point.ours for point in points) != (difference.ours or 0):
+        return {}  # not the packets that the row was made from
     beyond = sum(point.theirs for point in points) - (difference.theirs or 0)
     if beyond > 0 and beyond % 256 == 0 and evidence.unit > 1 and difference.column in BYTE_COUNTERS:
         return {"byte_counter": [points[0].number]}
@@ -129,7 +152,7 @@ def _by_packets(difference: Difference, evidence: Evidence) -> Parts:
         return {}  # not the packets that the row was made from
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point._replace(points=points), evidence), []).append(point.number)
+            found.setdefault(evidence.name(point._replace(points=points)), []).append(point.number)
     return found
 
 
@@ -140,29 +163,31 @@ def _by_rule(difference: Difference, evidence: Evidence) -> Parts:
         return {}
     ruled = evidence.life(difference.others[0]).ways[difference.way][difference.column]
     point = points[0]._replace(points=points, by_rule=ruled == difference.theirs)
-    return {_name(point, evidence): [point.number]}
+    return {evidence.name(point): [point.number]}
 
 
 def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     """The first or last instant: those packets that only one of the two has, else the order of the capture."""
     points = _points(difference, evidence, "packets")
     found: Parts = {}
+    if difference.theirs is not None and difference.theirs not in {one.time for point in points for one in point.shown}:
+        return {}  # not an instant that the tool's packets show
     for point in points:
         if point.ours != point.theirs:
-            found.setdefault(_name(point, evidence), []).append(point.number)
+            found.setdefault(evidence.name(point), []).append(point.number)
         elif (
             point.packet
             and point.step
             and point.packet.time != point.step.segment.time // evidence.unit * evidence.unit
         ):
-            found.setdefault(_name(point._replace(column=difference.column), evidence), []).append(point.number)
+            found.setdefault(evidence.name(point._replace(column=difference.column)), []).append(point.number)
     if not found and difference.others:
         instants = [evidence.life(life).whole[difference.column] for life in difference.others]
         if difference.ours == (min(instants) if difference.column == "first_seen" else max(instants)):
             found["file_order"] = []
     if not found and points and evidence.unit > 1:
         point = points[0]._replace(column=difference.column, points=points)
-        found[_name(point, evidence)] = [point.number]
+        found[evidence.name(point)] = [point.number]
     return found
 
 
@@ -176,42 +201,57 @@ def _by_first(difference: Difference, evidence: Evidence) -> Parts:
     if difference.column in _FIRST_OF:
         column, test = _FIRST_OF[difference.column]
     else:
-        column, test = "", lambda flags: bool(flags & _SYN)
+        column, test = "", lambda flags: bool(flags & SYN)
     first = next((point for point in points if point.packet and test(point.packet.flags)), None)
     if not _as_shown(difference, points, first):
         return {}
     if first and first.step and column and first.packet and first.packet.time != first.step.segment.time:
-        return {_name(first, evidence): [first.number]}
+        return {evidence.name(first): [first.number]}
     if first and column and not (first.step and column in first.step.raised):
-        name = _name(first._replace(column=column), evidence)
+        name = evidence.name(first._replace(column=column))
     elif first and difference.column in _OPTIONS and not (first.step and first.step.raised & {"syn", "synack"}):
-        name = _name(first._replace(column="synack" if first.packet and first.packet.flags & _ACK else "syn"), evidence)
+        name = evidence.name(first._replace(column="synack" if first.packet and first.packet.flags & ACK else "syn"))
     else:
-        name = _name(
-            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points),
-            evidence,
+        name = evidence.name(
+            (first or Point(difference.column, 0, (), None, evidence.seen, difference))._replace(points=points)
         )
     return {name: [first.number] if first else []}
 
 
 def _as_shown(difference: Difference, points: list[Point], first: Point | None) -> bool:
     """Do the packets show the value that the tool gives? Else nothing that they show explains it."""
+    if difference.column in _OPTIONS:
+        return difference.theirs in _options_shown(difference.column, points, first)
     if difference.column in _FIRST_OF:
         return difference.theirs == (first.packet.time if first and first.packet else None)
     if difference.column == "rtt_handshake":
-        return difference.theirs == _initial_rtt([packet for point in points for packet in point.shown])
+        found = initial_rtt(points)
+        return difference.theirs == (found and found[0]) or (difference.theirs is None and not rtt_shown(points))
     return True
 
 
-def _initial_rtt(packets: list[Packet]) -> int | None:
-    """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives more than 0."""
-    syn = None
-    for packet in packets:
-        if packet.flags & (_SYN | _ACK) == _SYN:
-            syn = packet.time
-        elif syn is not None and packet.flags & (_SYN | _ACK) == _ACK and packet.time != syn:
-            return packet.time - syn
-    return None
+def _options_shown(column: str, points: list[Point], first: Point | None) -> set[Any]:
+    """The values that an end's SYNs and SYN-ACKs hold; None and False for those that hold none.
+
+    tcptrace shows a scale that is not used as 0, and adds up what several SYNs announce as their maximum segment size.
+    """
+    opening = [point for point in points if point.packet and point.packet.flags & SYN]
+    held = [point.step.segment for point in opening if point.step]
+    values = {_option(column, one) for one in held} | {None, False}
+    values |= {0} if column == "window_scale" else set()
+    values |= {sum(_option(column, one) or 0 for one in held) % 2**16} if column == "mss" else set()
+    odd = [point for point in opening if not point.step or point.cut or not well_formed(point.step.segment.options)]
+    return values | ({first.difference.theirs} if odd and first else set())  # a rule of its own decides on those
+
+
+def _option(column: str, segment: Any) -> Any:
+    """What a SYN says by an option, or its sequence number."""
+    from synfin.reference.segment import parse_options
+
+    if column == "isn":
+        return segment.seq
+    value = getattr(parse_options(segment.options), column)
+    return value is not None if column == "timestamps" else value
 
 
 def _border(difference: Difference, evidence: Evidence) -> Parts:
@@ -226,6 +266,16 @@ def _border(difference: Difference, evidence: Evidence) -> Parts:
     points = _points(difference, evidence, "border")
     for point in points:
         if (point.number in theirs) != (point.number in ours):
-            name = _name(point._replace(begins=(point.number in ours, point.number in theirs), points=points), evidence)
+            name = evidence.name(point._replace(begins=(point.number in ours, point.number in theirs), points=points))
             found.setdefault(name, []).append(point.number)
+    return found or _taken_elsewhere(points, others, evidence)
+
+
+def _taken_elsewhere(points: list[Point], others: list[Life], evidence: Evidence) -> Parts:
+    """Both begin with the same packets: those that one of the two gives to another of its connections."""
+    first = {packet.number: life.packets[0].number for life in others for packet in life.packets}
+    found: Parts = {}
+    for point in points:
+        if point.step and point.number in first and point.step.record != first[point.number]:
+            found.setdefault(evidence.name(point._replace(points=points)), []).append(point.number)
     return found

@@ -23,23 +23,19 @@ class Column(NamedTuple):
     theirs: str
     each_way: bool
     per_pair: bool = False  #: as a sum (or the smallest and largest instant) over the pair of ends
-    mark: bool = False  #: of which definitions differ by nature: every difference is looked up packet by packet
+
+
+def same(names: str, each_way: bool, per_pair: bool = False) -> list[Column]:
+    """Columns that both sides call by the column's name."""
+    return [Column(name, name, name, each_way, per_pair) for name in names.split()]
 
 
 TSHARK_COLUMNS = (
-    Column("packets", "packets", "packets", True, True),
-    Column("payload_bytes", "payload_bytes", "payload_bytes", True, True),
-    Column("syn", "syn", "syn", True, True),
-    Column("synack", "synack", "synack", True, True),
+    *same("packets payload_bytes syn synack", each_way=True, per_pair=True),
     Column("fin", "fin_count", "fin_count", True, True),
     Column("rst", "rst_count", "rst_count", True, True),
-    Column("first_seen", "first_seen", "first_seen", False, True),
-    Column("last_seen", "last_seen", "last_seen", False, True),
-    Column("isn", "isn", "isn", True),
-    Column("mss", "mss", "mss", True),
-    Column("window_scale", "window_scale", "window_scale", True),
-    Column("sack_permitted", "sack_permitted", "sack_permitted", True),
-    Column("timestamps", "timestamps", "timestamps", True),
+    *same("first_seen last_seen", each_way=False, per_pair=True),
+    *same("isn mss window_scale sack_permitted timestamps", each_way=True),
     Column("syn_time", "syn_first", "syn_first", False),
     Column("synack_time", "synack_first", "synack_first", False),
     Column("fin_time", "fin", "fin", True),
@@ -47,12 +43,10 @@ TSHARK_COLUMNS = (
     Column("rtt_handshake", "rtt_handshake_ns", "initial_rtt", False),
     Column("wireshark_initial_rtt", "wireshark_initial_rtt_ns", "initial_rtt", False),
     Column("wireshark_completeness", "wireshark_completeness", "completeness", False),
-    Column("retransmitted", "retransmitted_segments", "retransmitted", True, mark=True),
-    Column("out_of_order", "out_of_order_segments", "out_of_order", True, mark=True),
-    Column("keep_alives", "keep_alives", "keep_alives", True, mark=True),
-    Column("zero_windows", "zero_windows", "zero_windows", True, mark=True),
-    Column("duplicate_acks", "duplicate_acks", "duplicate_acks", True, mark=True),
-)  # fmt: skip
+    Column("retransmitted", "retransmitted_segments", "retransmitted", True),
+    Column("out_of_order", "out_of_order_segments", "out_of_order", True),
+    *same("keep_alives zero_windows duplicate_acks", each_way=True),
+)
 
 #: Beside the slow tracker, every column of an end and of the whole row is the same by definition.
 SLOW_COLUMNS = (
@@ -139,7 +133,7 @@ def match(mine: list[Life], others: list[Life]) -> tuple[list[tuple[Life, Life]]
 
 def _compare(joined: Joined, column: Column, pair: Pair, mine: list[Life], others: list[Life]) -> None:
     for way in (0, 1) if column.each_way else (None,):
-        ours, theirs = _value(column, column.ours, way, mine), _value(column, column.theirs, way, others)
+        ours, theirs = value(column, column.ours, way, mine), value(column, column.theirs, way, others)
         if ours is Ellipsis or theirs is Ellipsis:
             continue
         joined.compared[column.name] += 1
@@ -149,7 +143,7 @@ def _compare(joined: Joined, column: Column, pair: Pair, mine: list[Life], other
             joined.differences.append(Difference(column.name, pair, way, ours, theirs, mine, others))
 
 
-def _value(column: Column, name: str, way: int | None, lives: list[Life]) -> Any:
+def value(column: Column, name: str, way: int | None, lives: list[Life]) -> Any:
     """The value of one column; Ellipsis where the tool does not give it."""
     places = [life.whole if way is None else life.ways[way] for life in lives]
     if not column.per_pair:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from synfin.errors import CaptureFormatError, ConfigError
+from synfin.errors import CaptureFormatError, ConfigError, NotACaptureError
+from synfin.output.render import endpoint
 from synfin.schema import FLOWS
 
 End = tuple[bytes, int]  # address as bytes, port
 Pair = tuple[End, End]  # the smaller end first
+FIN, SYN, RST, ACK = 1, 2, 4, 16  #: bits of the TCP flags
 
 #: Columns of an end that are looked at, by their name without `client_` or `server_`.
 ENDS = (
@@ -44,8 +46,7 @@ def pair_of(a: End, b: End) -> Pair:
 
 def text(one: End) -> str:
     """An end as people write it."""
-    address = str(ip_address(one[0]))
-    return f"[{address}]:{one[1]}" if ":" in address else f"{address}:{one[1]}"
+    return endpoint(str(ip_address(one[0])), one[1])
 
 
 class Packet(NamedTuple):
@@ -103,22 +104,28 @@ def life_of(row: dict[str, Any]) -> Life:
     return life
 
 
-def synfin_rows(path: str) -> tuple[list[Life], str | None]:
-    """synfin's rows of a capture, and what was wrong with the file where it breaks off.
+class Rows(NamedTuple):
+    """synfin's rows of a capture; what was wrong with the input; whether it was read to its end."""
 
-    Raises SynfinError where nothing can be read.
-    """
+    lives: list[Life]
+    warnings: list[str]
+    complete: bool
+
+
+def synfin_rows(path: str) -> Rows:
+    """synfin's rows of a capture. Raises SynfinError where it cannot be opened or is none."""
     from synfin.api import scan
 
     lives: list[Life] = []
+    rows = scan(path, columns=COLUMNS, profile="lakehouse")
     try:
-        for batch in scan(path, columns=COLUMNS, profile="lakehouse"):
+        for batch in rows:
             lives += [life_of(_nanoseconds(row)) for row in batch.to_pylist()]
-    except CaptureFormatError as error:
-        if not lives:
-            raise
-        return lives, str(error)
-    return lives, None
+    except NotACaptureError:
+        raise
+    except CaptureFormatError:
+        return Rows(lives, rows.warnings, False)
+    return Rows(lives, rows.warnings, True)
 
 
 def slow_rows(path: str) -> list[Life]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from synfin.verify.join import Difference
-from synfin.verify.lives import Packet, end, pair_of
+from synfin.verify.lives import ACK, FIN, RST, SYN, Packet, end, pair_of
+from synfin.verify.tools import MARKS as COLUMN_OF_MARK
 from synfin.verify.witness import Seen, Step
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-MARKS = ("retransmitted", "out_of_order", "keep_alives", "zero_windows", "duplicate_acks")
+MARKS = tuple(COLUMN_OF_MARK.values())
 FLAGS = ("syn", "synack", "fin", "rst")
 PACKET_COLUMNS = ("packets", "payload_bytes", "syns", *FLAGS, *MARKS)
 WHOLE_COLUMNS = ("wireshark_completeness", "wireshark_initial_rtt")  #: that all packets of a stream give together
 BYTE_COUNTERS = ("syns", "fin", "rst")  #: that tcptrace keeps in 8 bits
 ROUND_TRIPS = ("rtt_syn", "rtt_samples", "rtt_min", "rtt_max")
-#: The other tool's names of these marks.
-_TSHARK_MARK = {
-    "retransmitted": "retransmission", "out_of_order": "out_of_order", "keep_alives": "keep_alive",
-    "zero_windows": "zero_window", "duplicate_acks": "duplicate_ack",
-}  # fmt: skip
+_MARK_OF_COLUMN = {column: mark for mark, column in COLUMN_OF_MARK.items()}
 
 
 def frame_bits(flags: int, payload: int) -> int:
@@ -92,6 +89,30 @@ class Point(NamedTuple):
         earlier = [row for row in self.seen.rows.values() if row["first_packet"] < self.number and self._same_ends(row)]
         return max(earlier, key=lambda row: row["first_packet"])["end_reason"] if earlier else None
 
+    @property
+    def last_ack(self) -> int | None:
+        """The acknowledgement number in its sender's packet before this one."""
+        before = [
+            one.step.segment.ack
+            for one in self.points
+            if one.number < self.number and one.step and self._same_sender(one)
+        ]
+        return before[-1] if before else None
+
+    def _same_sender(self, other: Point) -> bool:
+        one, mine = other.step.segment, self.step.segment
+        return (one.src, one.sport) == (mine.src, mine.sport)
+
+    @property
+    def later_record(self) -> bool:
+        """Does synfin give the packet to another record than the one that began last before it?"""
+        begun = [
+            row["first_packet"]
+            for row in self.seen.rows.values()
+            if row["first_packet"] < self.number and self._same_ends(row)
+        ]
+        return self.step is not None and bool(begun) and max(begun) > self.step.record
+
     def _same_ends(self, row: dict[str, Any]) -> bool:
         ends = [end(row[f"{side}_ip"], row[f"{side}_port"]) for side in ("client", "server")]
         return pair_of(*ends) == self.difference.pair
@@ -106,6 +127,23 @@ class Point(NamedTuple):
         """How far the segment begins below the highest sequence number that its sender had sent before."""
         nxt = self.step.before.get("nxt") if self.step else None
         return None if nxt is None or self.step is None else _signed(nxt - self.step.segment.seq)
+
+    @property
+    def cut(self) -> bool:
+        """Did the capture end inside the segment's header?"""
+        return self.step is not None and self.step.captured < self.step.segment.ip_bytes - self.step.segment.payload
+
+    def below(self, test: Callable[[Point], bool]) -> bool:
+        """Does the segment begin below the end of an earlier one of its sender for which the test holds?"""
+        return any(
+            one.number < self.number
+            and one.step is not None
+            and self.step is not None
+            and self._same_sender(one)
+            and test(one)
+            and _signed(_end(one.step.segment) - self.step.segment.seq) > 0
+            for one in self.points
+        )
 
     @property
     def outstanding(self) -> bool:
@@ -131,12 +169,60 @@ def _adds(packet: Packet, column: str) -> int:
     flags = packet.flags
     if column == "payload_bytes":
         return packet.length or 0
-    if column in _TSHARK_MARK:
-        return int(_TSHARK_MARK[column] in packet.marks)
+    if column in _MARK_OF_COLUMN:
+        return int(_MARK_OF_COLUMN[column] in packet.marks)
     return int({
         "packets": True, "syns": bool(flags & SYN), "syn": flags & (SYN | ACK) == SYN, "synack": flags & (SYN | ACK) == SYN | ACK,
         "fin": bool(flags & FIN), "rst": bool(flags & RST),
     }[column])  # fmt: skip
+
+
+_OPTION_SIZES = {2: 4, 3: 3, 4: 2, 8: 10}
+
+
+def well_formed(options: bytes) -> bool:
+    """Has every TCP option its right length, comes once, and nothing behind the end (RFC 9293 section 3.1, RFC 7323, RFC 2018)?"""
+    at, kinds = 0, set()
+    while at < len(options) and options[at]:
+        kind = options[at]
+        size = 1 if kind == 1 else options[at + 1] if at + 1 < len(options) else 0
+        if kind > 1 and (
+            size < 2 or at + size > len(options) or kind in kinds or _OPTION_SIZES.get(kind, size) != size
+        ):
+            return False
+        kinds.add(kind)
+        at += size
+    return not any(options[at:])  # padding behind the end of the list is zero
+
+
+def initial_rtt(points: Iterable[Point]) -> tuple[int, int] | None:
+    """tshark's rule: from the last SYN before it to the first segment with ACK and without SYN that gives another time than
+    the SYN's. The nanoseconds, and the number of that segment."""
+    syn = None
+    for point in points:
+        for packet in point.shown:
+            if packet.flags & (SYN | ACK) == SYN:
+                syn = packet.time
+            elif syn is not None and packet.flags & (SYN | ACK) == ACK and packet.time != syn:
+                return packet.time - syn, packet.number
+    return None
+
+
+def rtt_shown(points: Sequence[Point]) -> bool:
+    """Is there a segment that tshark prints the initial round trip beside: one with payload or a remark, header not cut?"""
+    found = initial_rtt(points)
+    return found is not None and any(
+        point.number >= found[1]
+        and not point.cut
+        and point.packet is not None
+        and (point.packet.length or point.packet.marks)
+        for point in points
+    )
+
+
+def _end(segment: Any) -> int:
+    """The sequence number after the segment, by its flag bits."""
+    return segment.seq + segment.payload + bool(segment.flags & SYN) + bool(segment.flags & FIN)
 
 
 def _signed(difference: int) -> int:

@@ -2,61 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from synfin.verify import tools
 from synfin.verify.explain import Evidence, explain
 from synfin.verify.join import SLOW_COLUMNS, TSHARK_COLUMNS, Joined, join
 from synfin.verify.lives import Life, slow_rows, synfin_rows
-from synfin.verify.report import Report
+from synfin.verify.report import Part, Report
 from synfin.verify.tcptrace import COLUMNS, comparable, tcptrace, with_packets
 from synfin.verify.tcptrace_classes import TCPTRACE_CLASSES
-from synfin.verify.witness import watch
+from synfin.verify.witness import Seen, watch
 
 
-def verify(path: str) -> Report:
-    """Compare a capture with tshark and tcptrace; without either, with the slow tracker.
+def _silent(_: str) -> None:
+    pass
 
-    Raises SynfinError where synfin cannot read the capture at all.
+
+def verify(capture: str, part: Part | None = None, say: Callable[[str], None] = _silent) -> Report:
+    """Compare a capture, or a part of it, with tshark and tcptrace; without either, with the slow tracker.
+
+    `say` is called with what is going on. Raises SynfinError where the capture cannot be opened or is none.
     """
-    report = Report(path)
-    mine, broken = synfin_rows(path)
-    if broken:
-        report.notes.append(broken)
-    for compare in (against_tshark, against_tcptrace):
+    path = part.path if part else capture
+    say("tracking")
+    rows = synfin_rows(path)
+    found = part or rows
+    report = Report(capture, part, complete=found.complete, notes=list(found.warnings))
+    comparisons = []
+    for name, compare in ((tools.TSHARK, with_tshark), (tools.TCPTRACE, with_tcptrace)):
+        say(f"running {name}")
         try:
-            report.joined.append(compare(path, mine))
+            comparisons.append(compare(path, rows.lives))
         except tools.ToolError as error:
-            report.notes.append(str(error))
+            report.notes.append(str(error).replace(path, capture))
+    say("looking for reasons")
+    seen = witnessed(path, comparisons)
+    for comparison in comparisons:
+        try:
+            report.joined.append(comparison.settled(seen))
+        except tools.ToolError as error:
+            report.notes.append(str(error).replace(path, capture))
     if not report.joined:
-        report.notes.append("compared with synfin's slow tracker only, which follows the same definitions")
-        report.joined.append(join("synfin.reference", SLOW_COLUMNS, mine, slow_rows(path)))
+        say("running the slow tracker")
+        report.joined.append(join("synfin.reference", SLOW_COLUMNS, rows.lives, slow_rows(path)))
+        if report.compared:
+            report.notes.append("compared with synfin's slow tracker only, which follows the same definitions")
     return report
 
 
-def against_tshark(path: str, mine: list[Life]) -> Joined:
-    """Every difference between synfin's rows and tshark's streams with its reason. Raises ToolError."""
+@dataclass(frozen=True)
+class Comparison:
+    """synfin's rows beside one tool's, and how what became of each packet is laid beside what the tool shows of it."""
+
+    joined: Joined
+    evidence: Callable[[Seen], Evidence]
+
+    def settled(self, seen: Seen | None) -> Joined:
+        """Every difference with its reason. `seen` is None only where nothing differs. Raises ToolError."""
+        if seen and self.joined.differences:
+            evidence = self.evidence(seen)
+            for one in self.joined.differences:
+                explain(one, evidence)
+        return self.joined
+
+
+def with_tshark(path: str, mine: list[Life]) -> Comparison:
+    """The comparison with tshark's streams. Raises ToolError."""
     theirs = tools.tshark(path)
     joined = join(tools.version(tools.TSHARK) or tools.TSHARK, TSHARK_COLUMNS, mine, theirs)
-    settle(path, joined, theirs)
-    return joined
+    return Comparison(joined, beside_tshark(theirs))
 
 
-def against_tcptrace(path: str, mine: list[Life]) -> Joined:
-    """The same for tcptrace's connections."""
+def beside_tshark(theirs: list[Life]) -> Callable[[Seen], Evidence]:
+    """The packets of tshark's streams beside what became of them."""
+    return lambda seen: Evidence({life.name: life for life in theirs}, seen)
+
+
+def with_tcptrace(path: str, mine: list[Life]) -> Comparison:
+    """The comparison with tcptrace's connections. Raises ToolError."""
     theirs = tcptrace(path)
     joined = join(tools.version(tools.TCPTRACE) or tools.TCPTRACE, COLUMNS, comparable(mine), theirs)
-    if joined.differences:
-        seen = watch(path, {one.pair for one in joined.differences})
+
+    def evidence(seen: Seen) -> Evidence:
         lives = {life.name: life for life in with_packets(path, theirs, seen.steps)}
-        evidence = Evidence(lives, seen, TCPTRACE_CLASSES, 1000)
-        for one in joined.differences:
-            explain(one, evidence)
-    return joined
+        return Evidence(lives, seen, TCPTRACE_CLASSES, 1000, COLUMNS, comparable)
+
+    return Comparison(joined, evidence)
 
 
-def settle(path: str, joined: Joined, theirs: list[Life]) -> None:
-    """Find the reason of every difference of a capture."""
-    if joined.differences:
-        seen = watch(path, {one.pair for one in joined.differences})
-        evidence = Evidence({life.name: life for life in theirs}, seen)
-        for one in joined.differences:
-            explain(one, evidence)
+def witnessed(path: str, comparisons: list[Comparison]) -> Seen | None:
+    """What became of each packet of the connections that differ somewhere; None where none does."""
+    pairs = {one.pair for comparison in comparisons for one in comparison.joined.differences}
+    return watch(path, pairs) if pairs else None

@@ -14,31 +14,22 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from synfin.verify.join import Column
+from synfin.verify.join import Column, same
 from synfin.verify.lives import End, Life, Packet, Pair, end, pair_of
 from synfin.verify.tcptrace_rules import Header, Rules
 from synfin.verify.tools import TCPTRACE, ToolError, run
 from synfin.verify.witness import Step
 
 COLUMNS = (
-    *(
-        Column(name, ours, name, True, True)
-        for name, ours in (
-            ("packets", "packets"), ("payload_bytes", "payload_bytes"), ("syns", "syns"), ("fin", "fin_count"),
-            ("rst", "rst_count"),
-        )
-    ),
-    Column("first_seen", "first_seen", "first_seen", False, True),
-    Column("last_seen", "last_seen", "last_seen", False, True),
-    *(Column(name, name, name, True) for name in ("mss", "window_scale", "sack_permitted", "timestamps")),
-    Column("retransmitted", "retransmitted_segments", "retransmitted", True, mark=True),
-    Column("out_of_order", "out_of_order_segments", "out_of_order", True, mark=True),
-    Column("zero_windows", "zero_windows", "zero_windows", True, mark=True),
-    Column("rtt_syn", "rtt_syn", "rtt_syn", True),
-    Column("rtt_samples", "rtt_samples", "rtt_samples", True, mark=True),
-    Column("rtt_min", "rtt_min", "rtt_min", True, mark=True),
-    Column("rtt_max", "rtt_max", "rtt_max", True, mark=True),
-)  # fmt: skip
+    *same("packets payload_bytes syns", each_way=True, per_pair=True),
+    Column("fin", "fin_count", "fin", True, True),
+    Column("rst", "rst_count", "rst", True, True),
+    *same("first_seen last_seen", each_way=False, per_pair=True),
+    *same("mss window_scale sack_permitted timestamps", each_way=True),
+    Column("retransmitted", "retransmitted_segments", "retransmitted", True),
+    Column("out_of_order", "out_of_order_segments", "out_of_order", True),
+    *same("zero_windows rtt_syn rtt_samples rtt_min rtt_max", each_way=True),
+)
 _COUNTS = {
     "packets": "total_packets", "payload_bytes": "actual_data_bytes", "rst": "resets_sent", "retransmitted": "rexmt_data_pkts",
     "out_of_order": "outoforder_pkts", "zero_windows": "zero_win_adv", "rtt_samples": "RTT_samples",
@@ -60,8 +51,8 @@ def _life(row: dict[str, str]) -> Life:
     row = {name.strip(): (value or "").strip() for name, value in row.items() if name}
     ends = [_end(row[f"host_{side}"], row[f"port_{side}"]) for side in "ab"]
     life = Life(pair_of(*ends), row["conn_#"])
-    for one, way in zip(ends, ("a2b", "b2a"), strict=True):
-        values = life.ways[life.pair.index(one)]
+    for place, way in enumerate(("a2b", "b2a")):
+        values = life.ways[place if life.pair[0] == ends[0] else 1 - place]
         values.update({ours: int(row[f"{theirs}_{way}"]) for ours, theirs in _COUNTS.items()})
         values.update({ours: row[f"{theirs}_{way}"] for ours, theirs in _ROUND_TRIPS.items()})
         values["syns"], values["fin"] = map(int, row[f"SYN/FIN_pkts_sent_{way}"].split("/"))

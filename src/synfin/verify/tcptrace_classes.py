@@ -1,14 +1,15 @@
-"""The reasons for which tcptrace and synfin differ: rules over packets, as in classes.py, with tcptrace's side of the argument."""
+"""The reasons for which tcptrace and synfin differ: rules over packets, see classes.py, with tcptrace's side of the argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
 
-from synfin.verify.classes import CLASSES, Class
+from synfin.verify.classes import Class
 from synfin.verify.points import ACK, BYTE_COUNTERS, MARKS, PACKET_COLUMNS, ROUND_TRIPS, SYN, Point
+from synfin.verify.tshark_classes import TSHARK_CLASSES
 
-_HOLDS = {one.name: one.holds for one in CLASSES}
+_HOLDS = {one.name: one.holds for one in TSHARK_CLASSES}
 _FLAGS = ("syns", "syn", "synack", "fin", "rst")
 _OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamps")
 _INSTANTS = ("first_seen", "last_seen")
@@ -256,6 +257,19 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
         "tcptrace shows 0, synfin what was offered.",
     ),
     Class(
+        "cut_options",
+        _OPTIONS,
+        _HOLDS["cut_options"],
+        "The capture cut the SYN inside the option: synfin reads whole options; tcptrace shows what is left of it.",
+    ),
+    Class(
+        "odd_options",
+        _OPTIONS,
+        _HOLDS["odd_options"],
+        "The SYN's options hold a wrong length or an option twice. synfin reads up to a length that cannot be, takes the last of "
+        "a kind, and none of the wrong size; tcptrace reads on.",
+    ),
+    Class(
         "answered_copy",
         _OPTIONS,
         _HOLDS["answered_copy"],
@@ -270,9 +284,30 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "refused",
         ("rtt_syn",),
-        lambda p: p.by_rule and p.mine.get("handshake") in ("refused", "half_open", "unreachable"),
-        "tcptrace takes the RST that refuses a connection for an answer that tells the round trip; synfin counts only a segment "
+        lambda p: p.by_rule and p.mine.get("handshake") in ("refused", "aborted", "half_open", "unreachable"),
+        "tcptrace takes the RST that refuses or aborts an attempt for an answer that tells the round trip; synfin counts only a segment "
         "of an end that opens.",
+    ),
+    Class(
+        "not_timed",
+        ("rtt_syn",),
+        lambda p: (
+            p.by_rule
+            and p.difference.ours == "0.0"
+            and "none" in (p.mine.get("rtt_server_quality"), p.mine.get("rtt_client_quality"))
+        ),
+        "tcptrace measures between any SYN and an acknowledgement of it; synfin says `none` where the capture began after the "
+        "handshake or shows it in another order.",
+    ),
+    Class(
+        "other_answer",
+        ("rtt_syn",),
+        lambda p: (
+            p.by_rule
+            and "0.0" not in (p.difference.ours, p.difference.theirs)
+            and _any(lambda one: one.raised("odd_segments", "odd_syns") or bool(one.skip))(p)
+        ),
+        "tcptrace ends the round trip at an acknowledgement that synfin skips by name or does not take for an answer.",
     ),
     Class(
         "resent_or_joined",
@@ -292,9 +327,16 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     Class(
         "long_silence",
         ("border",),
-        lambda p: p.begins == (False, True) and (_silence(p) > 4 * 3600 * 10**9 or _HOLDS["lone_timestamp"](p)),
-        "More than 4 hours from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
+        lambda p: p.begins == (False, True) and (_silence(p) > 240 * 10**9 or _HOLDS["lone_timestamp"](p)),
+        "More than 240 s from one packet to the next: tcptrace begins a connection; synfin goes on within `idle_timeout`, and "
         "takes a lone timestamp far ahead for an error.",
+    ),
+    Class(
+        "before_proof",
+        ("border",),
+        _HOLDS["before_proof"],
+        "A SYN that needs proof is held: what comes before the proof stays with the old record, and the new one begins with the "
+        "SYN. tcptrace begins with the SYN.",
     ),
     Class(
         "each_way_alone",
@@ -318,7 +360,7 @@ TCPTRACE_CLASSES: tuple[Class, ...] = (
     ),
     Class(
         "near_a_loss",
-        ROUND_TRIPS,
+        ("rtt_samples", "rtt_min", "rtt_max"),
         lambda p: not p.by_rule and any(one.marked("retransmission", "out_of_order") for one in p.points),
         "Segments of this way came again or out of order. Around them tcptrace leaves out further segments, by rules that are "
         "not repeated here to the last one.",

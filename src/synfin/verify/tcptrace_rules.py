@@ -10,9 +10,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from synfin.verify.lives import End
-
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+from synfin.verify.lives import ACK, FIN, RST, SYN, End
 
 
 class Header(NamedTuple):
@@ -69,7 +67,7 @@ class Sender:
         start = self.place(header.seq)
         if size == 1 and header.length == 1 and peer_window == 0:
             return set()  # a probe of the window
-        end, before, known = start + size, self.high, bool(self.seen)
+        end, before, known, inside = start + size, self.high, bool(self.seen), self._inside(start + size)
         fresh = self._add(start, end)
         for one in self.waiting:
             if one.start < end and one.end > start:
@@ -80,9 +78,15 @@ class Sender:
         marks = set()
         if sum(high - low for low, high in fresh) < size or self._lapped(start, end):
             marks.add("retransmission")
-        if known and any(low < before for low, _ in fresh):
+        # Late is what goes in front of a stretch; a stretch whose end the segment reaches is replaced by it instead.
+        if known and fresh and (inside or (fresh[-1][1] == end and fresh[-1][0] < before)):
             marks.add("out_of_order")
         return marks
+
+    def _inside(self, place: int) -> bool:
+        """Does a place lie inside a stretch seen, before its end?"""
+        at = bisect_left(self.seen, place, key=lambda one: one[0]) - 1
+        return at >= 0 and place < self.seen[at][1]
 
     def _lapped(self, start: int, end: int) -> bool:
         """Were these numbers in use one turn of the sequence space before? tcptrace remembers them still."""

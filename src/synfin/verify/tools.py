@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from synfin.errors import SynfinError
-from synfin.verify.lives import Life, Packet, end, pair_of
+from synfin.verify.lives import ACK, FIN, RST, SYN, Life, Packet, end, pair_of
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
 TSHARK, TCPTRACE = "tshark", "tcptrace"
 INSTALL = {TSHARK: "apt install tshark", TCPTRACE: "apt install tcptrace"}
 

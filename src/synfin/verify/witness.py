@@ -31,6 +31,7 @@ class Step(NamedTuple):
     before: dict[str, Any]
     fragment: bool  #: the first of several IP fragments
     room: int  #: bytes of the frame on the wire from the IP header on
+    captured: int  #: how many of them were captured
 
     stamp: int | None  #: the packet's own timestamp; another than the segment's time where that was a lone outlier
 
@@ -66,7 +67,8 @@ def watch(path: str, pairs: Collection[Pair], settings: Settings | None = None) 
     class Witness(slow.Tracker):
         def __init__(self) -> None:
             super().__init__(settings or Settings())
-            self.steps: dict[int, tuple] = {}
+            self.noted: dict[int, tuple] = {}
+            self.held: set[int] = set()
             self.skipped: dict[int, str] = {}
             self.ended: list[Any] = []
 
@@ -86,7 +88,8 @@ def watch(path: str, pairs: Collection[Pair], settings: Settings | None = None) 
             if record is not old:
                 counts, known = Counter(), {}
             raised = frozenset(_counts(record, segment) - counts)
-            self.steps[segment.number] = (segment, raised, known, *_frame(self.frame, segment), self.frame.time_ns)
+            self.noted[segment.number] = (segment, raised, known, *_frame(self.frame, segment), self.frame.time_ns)
+            self.held |= {one.number for one in record.held}
 
         def end(self, key: tuple, reason: str, now: int) -> None:
             self.ended.append(self.live[key])
@@ -108,8 +111,9 @@ def _seen(witness: Any, row: Any) -> Seen:
     opened = {segment.number for record in witness.ended for segment in record.syns}
     answered = {segment.number for record in witness.ended for _, segment in record.synacks}
     steps = {}
-    for number, (segment, raised, *rest) in witness.steps.items():
-        taken = {name for name, numbers in (("syn", opened), ("synack", answered)) if number in numbers}
+    fates = (("syn", opened), ("synack", answered), ("odd_syns", witness.held - opened))
+    for number, (segment, raised, *rest) in witness.noted.items():
+        taken = {name for name, numbers in fates if number in numbers}
         steps[number] = Step(segment, raised | taken, rows[id(owner[number])]["first_packet"], *rest)
     described = {
         (rows[id(record)]["first_packet"], (one.address, one.port)): one.described.segment
@@ -120,13 +124,13 @@ def _seen(witness: Any, row: Any) -> Seen:
     return Seen(steps, witness.skipped, {found["first_packet"]: found for found in rows.values()}, described)
 
 
-def _frame(packet: Any, segment: Any) -> tuple[bool, int]:
-    """Whether the segment's packet is a first fragment, and how much of the frame there is for it."""
+def _frame(packet: Any, segment: Any) -> tuple[bool, int, int]:
+    """Whether the segment's packet is a first fragment, how much of the frame there is for it, and how much was captured."""
     data, version_6 = packet.data, segment.ip_version == 6
     at = data.find(segment.src + segment.dst)  # the IP header that names both ends
     start = at - (8 if version_6 else 12)
     fragment = data[start + 6] == 44 if version_6 else bool(data[start + 6] & 0x20)
-    return (fragment, packet.wire_len - start) if start >= 0 else (False, packet.wire_len)
+    return (fragment, packet.wire_len - start, len(data) - start) if start >= 0 else (False, packet.wire_len, len(data))
 
 
 def _counts(record: Any, segment: Any) -> Counter[str]:
