@@ -20,8 +20,11 @@ pytestmark = [
 ]
 EVERY = 8  #: of the captures one in so many
 MOST = 4  #: differences changed of one class and column in a capture
-#: Classes with no rule for the other tool's value: what follows a loss, and packets that no tool shows in the same way.
-LOOSE = {"near_a_loss", "divided_twice", "beside_undecoded", "lone_timestamp", "beyond_2116"}
+#: Classes with no rule for the other tool's value: round trips near a loss, and instants, which tcptrace prints wrong at times.
+LOOSE = {
+    "near_a_loss", "divided_twice", "beside_undecoded", "lone_timestamp", "beyond_2116", "beyond_the_clock", "file_order",
+    "not_shown", "other_ends", "skipped",
+}  # fmt: skip
 
 
 def changed(value: Any) -> Any:

@@ -170,8 +170,9 @@ def _extreme(difference: Difference, evidence: Evidence) -> Parts:
     """The first or last instant: those packets that only one of the two has, else the order of the capture."""
     points = _points(difference, evidence, "packets")
     found: Parts = {}
-    if difference.theirs is not None and difference.theirs not in {one.time for point in points for one in point.shown}:
-        return {}  # not an instant that the tool's packets show
+    instants = {packet.time for point in points for packet in point.shown}
+    if evidence.unit == 1 and difference.theirs is not None and difference.theirs not in instants:
+        return {}  # not an instant that the tool's packets show (tcptrace prints some of them wrong)
     for point in points:
         if point.ours != point.theirs:
             found.setdefault(evidence.name(point), []).append(point.number)
