@@ -293,3 +293,17 @@ def test_a_held_syn_that_comes_again_after_the_close_opens_anew(agreed):
     d.syn(d.a)
     rows = agreed(d)
     assert [(row["handshake"], row["syn_count"]) for row in rows] == [("not_seen", 0), ("pending", 2)]
+
+
+def test_a_resent_syn_of_an_open_connection_moves_no_state(agreed):
+    """The client aborted, the server opened anew and went on: the client's old SYN comes late."""
+    d = Dialogue()
+    d.syn(d.a)
+    d.rst(d.a)
+    d.synack(d.b)
+    d.ack(d.a)
+    d.syn(d.b)
+    d.data(d.b, 0, seq=d.b.isn + 1)
+    d.syn(d.a)
+    (row,) = agreed(d)
+    assert (row["handshake"], row["syn_count"], state_of(row, d.a)) == ("complete", 2, "CLOSED")

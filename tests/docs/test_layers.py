@@ -17,7 +17,7 @@ MAY_USE = {
     "states": {"schema"},
     "settings": {"errors"},
     "_core": FACTS | {"_core"},
-    "sources": {"errors", "sources", "_core.types", "_core.batch"},
+    "sources": {"errors", "sources", "_core.types", "_core.bytes", "_core.batch"},
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report"},
     "output": FACTS | {"output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},

@@ -7,10 +7,12 @@ from libc.string cimport memset
 
 cdef extern from "core.h" nogil:
     void* aligned_block(size_t size)
+    void* huge_block(size_t size)
 
 cdef enum:
     RECORDS_SHIFT = 12       # items a chunk: of what every connection has
     BLOCKS_SHIFT = 8         # ... of what few connections have
+    SLAB_CHUNKS = 32         # chunks of records that are allocated at once, untouched before they are taken
 
 cdef struct Arena:
     char** chunks
@@ -31,12 +33,21 @@ cdef inline void arena_init(Arena* arena, uint32_t item_bytes, uint32_t shift) n
 cdef inline void arena_free(Arena* arena) noexcept nogil:
     cdef uint32_t i
     for i in range(arena.chunk_count):
-        free(arena.chunks[i])
+        if arena.shift != RECORDS_SHIFT or i % SLAB_CHUNKS == 0:
+            free(arena.chunks[i])
     free(arena.chunks)
     arena_init(arena, arena.item_bytes, arena.shift)
 
 cdef inline void* arena_at(const Arena* arena, uint32_t number) noexcept nogil:
     return arena.chunks[number >> arena.shift] + <uint64_t>(number & ((1 << arena.shift) - 1)) * arena.item_bytes
+
+cdef inline char* _next_chunk(Arena* arena) noexcept nogil:
+    cdef uint64_t bytes = <uint64_t>arena.item_bytes << arena.shift
+    if arena.shift != RECORDS_SHIFT:
+        return <char*>aligned_block(bytes)
+    if arena.chunk_count % SLAB_CHUNKS:
+        return arena.chunks[arena.chunk_count - 1] + bytes
+    return <char*>huge_block(SLAB_CHUNKS * bytes)
 
 # Makes sure that `count` items can be taken. Returns 0, or -1 without memory.
 cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
@@ -49,7 +60,7 @@ cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
                 return -1
             arena.chunks = chunks
             arena.chunk_room = 2 * arena.chunk_room + 16
-        chunk = <char*>aligned_block(<uint64_t>arena.item_bytes << arena.shift)
+        chunk = _next_chunk(arena)
         if chunk == NULL:
             return -1
         arena.chunks[arena.chunk_count] = chunk

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* The empty statement keeps gcc from dropping a function that does nothing but prefetch. */
 static inline void prefetch_read(const void *p) {
@@ -67,8 +68,33 @@ static inline int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128 
     return (int64_t)(root / count);
 }
 
+static inline uint64_t big_endian_64(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? word : __builtin_bswap64(word);
+}
+
+/* 1 where the 16 bytes at a come after those at b, `if_equal` where they are equal. Without a branch: which end of a
+ * connection sends next cannot be predicted. */
+static inline int address_order(const uint8_t *a, const uint8_t *b, int if_equal) {
+    uint64_t a0 = big_endian_64(a), b0 = big_endian_64(b), a1 = big_endian_64(a + 8), b1 = big_endian_64(b + 8);
+    return (a0 > b0) | ((a0 == b0) & ((a1 > b1) | ((a1 == b1) & if_equal)));
+}
+
 static inline void *aligned_block(size_t bytes) {
     void *p = NULL;
     return posix_memalign(&p, 64, bytes) == 0 ? p : NULL;
+}
+
+/* Large memory that is looked at here and there: with pages of 2 MiB, where the system gives them, an access rarely waits
+ * for the page's address, too. Given back by free. */
+static inline void *huge_block(size_t bytes) {
+    void *p = NULL;
+    if (posix_memalign(&p, (size_t)1 << 21, bytes) != 0)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
 }
 #endif

@@ -1,11 +1,12 @@
 # Who talks to whom: the unordered pair of (address, port), which of the two sent the packet, and a keyed hash.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from synfin._core.types cimport NO_TUNNEL_ID, Segment, Tunnel
 
 cdef extern from "core.h" nogil:
     uint64_t mix64(uint64_t a, uint64_t b)
+    int address_order(const uint8_t* a, const uint8_t* b, int if_equal)
     const uint64_t MIX_A, MIX_B, MIX_C, FNV_OFFSET, FNV_PRIME
 
 cdef enum:
@@ -40,8 +41,7 @@ cdef inline uint32_t key_hash(const Key* key, uint64_t seed) noexcept nogil:
 
 cdef inline void key_of(const Segment* segment, bint with_vlan, bint with_tunnel, uint64_t seed,
                         Key* key) noexcept nogil:
-    cdef int order = memcmp(segment.src, segment.dst, 16)
-    key.sender = 1 if order > 0 or (order == 0 and segment.src_port > segment.dst_port) else 0
+    key.sender = address_order(segment.src, segment.dst, segment.src_port > segment.dst_port)
     memcpy(key.addr[key.sender], segment.src, 16)
     memcpy(key.addr[1 - key.sender], segment.dst, 16)
     key.port[key.sender] = segment.src_port

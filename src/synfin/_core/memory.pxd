@@ -1,11 +1,14 @@
 # What a tracker holds memory in: the index and the arenas. They grow between batches only, so that no packet allocates.
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 
 from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_init, arena_reserve
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_reserve
 from synfin._core.watch cimport watch_reserve
+
+cdef extern from "core.h" nogil:
+    void* huge_block(size_t size)
 
 cdef enum:
     ARENAS = 10
@@ -48,9 +51,10 @@ cdef inline int grow_table(Table* table, uint64_t slots) noexcept nogil:
     cdef Slot* old = table.slots
     cdef uint64_t i, count = <uint64_t>table.mask + 1 if old != NULL else 0
     cdef uint32_t at
-    cdef Slot* fresh = <Slot*>calloc(slots, sizeof(Slot))
+    cdef Slot* fresh = <Slot*>huge_block(slots * sizeof(Slot))
     if fresh == NULL:
         return -1
+    memset(fresh, 0, slots * sizeof(Slot))
     table.slots = fresh
     table.mask = <uint32_t>(slots - 1)
     table.crowded = False

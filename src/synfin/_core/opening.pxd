@@ -162,10 +162,10 @@ cdef inline void take_resent_syn(Context* x, const Options* options) noexcept no
     remember_copy(x, &opening)
     if x.d == client_end(x.flow):
         note_time(x, SK_SYN)
+    x.flow.seq[x.d].marks |= EM_BARE_SYN
     if x.flow.marks & FM_ATTEMPT:
         account_window(x)
-    x.flow.seq[x.d].marks |= EM_BARE_SYN
-    move(x, x.d, EV_SND_SYN)
+        move(x, x.d, EV_SND_SYN)
 
 cdef inline void count_odd_syn(Context* x) noexcept nogil:
     trouble_of(x.core, x.facts).odd_syns += 1

@@ -241,11 +241,11 @@ cdef inline void count_segment(Core* core, const Segment* segment, int64_t effec
     if segment.flags & (TH_SYN | TH_RST) == TH_SYN:
         interval_count(&core.intervals, effective, ICOL_SYNACKS if segment.flags & TH_ACK else ICOL_SYNS, 1)
 
-# One segment. Before: the core's clock is the packet's, every deadline and slice up to clock - reorder is settled
+# One segment; `guess` as in table_find_again. Before: the core's clock is the packet's, every deadline and slice up to clock - reorder is settled
 # (sweep.pxd), the arenas and the sink hold their reserves. Touches the record's shared line and its sender's line while
 # both ends are ESTABLISHED and the segment is plain.
 cdef inline void track_segment(Core* core, const Segment* segment, const PacketRef* packet,
-                               const Key* key) noexcept nogil:
+                               const Key* key, uint32_t guess) noexcept nogil:
     cdef Context x
     cdef Flow* flow
     cdef int64_t fresh = packet.time_ns if packet.time_ns < core.clock else core.clock
@@ -259,7 +259,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     x.packet = packet
     x.d = key.sender
     x.effective = fresh
-    x.number = table_find(core, key)
+    x.number = table_find_again(core, key, guess)
     if x.number:
         flow = flow_of(core, x.number)
         if flow.last_effective > fresh:
@@ -281,7 +281,8 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         count_packet(&x)
         flow.seq[x.d].marks |= EM_BEYOND
         if is_acceptable(&x):
-            note_syn_acknowledged(&x)
+            if (flow.seq[1 - x.d].marks & (EM_SYN | EM_SYN_ACKED)) == EM_SYN:
+                note_syn_acknowledged(&x)    # by proof it became ESTABLISHED before
             take_segment(&x)
         else:
             count_odd(&x)

@@ -150,7 +150,7 @@ cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noe
             if is_copy(core, stages, packet):
                 count_or_skip_copy(core, stages, packet)
             elif stages.verdicts[stages.at] == VD_SEGMENT:
-                track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
+                track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at], stages.flows[stages.at])
                 if core.watch != NULL:
                     watch_packet(core.watch, table_find(core, &stages.keys[stages.at]), core.stats.packets)
             else:

@@ -5,6 +5,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from synfin._core.bytes cimport be16, be32, le16, le32
+
 cdef enum Framed:
     FR_NEED = 0              # the chunk is used up
     FR_PACKET = 1
@@ -92,15 +94,11 @@ cdef struct Framer:
 
 
 cdef inline uint16_t load16(const uint8_t* p, bint big_endian) noexcept nogil:
-    if big_endian:
-        return <uint16_t>((p[0] << 8) | p[1])
-    return <uint16_t>((p[1] << 8) | p[0])
+    return be16(p) if big_endian else le16(p)
 
 
 cdef inline uint32_t load32(const uint8_t* p, bint big_endian) noexcept nogil:
-    if big_endian:
-        return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-    return (<uint32_t>p[3] << 24) | (<uint32_t>p[2] << 16) | (<uint32_t>p[1] << 8) | p[0]
+    return be32(p) if big_endian else le32(p)
 
 
 cdef inline uint64_t load64(const uint8_t* p, bint big_endian) noexcept nogil:

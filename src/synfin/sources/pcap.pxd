@@ -69,6 +69,22 @@ cdef inline Framed pcap_start(Framer* f) noexcept nogil:
     return FR_PACKET
 
 
+cdef inline void _describe(const Framer* f, const uint8_t* h, uint32_t captured, uint32_t wire,
+                           PacketRef* out) noexcept nogil:
+    out.data = h + f.header_bytes
+    out.captured_len = captured
+    out.wire_len = max(wire, captured)
+    # 32-bit seconds and a 32-bit fraction end before 2107, well below TIME_MAX_NS.
+    out.time_ns = <int64_t>load32(h, f.big_endian) * 1000000000 + <int64_t>load32(h + 4, f.big_endian) * f.tick_ns
+    out.stamp_ns = out.time_ns
+    out.number = f.number + 1
+    out.file_id = f.file_id
+    out.interface_id = -1
+    out.link_type = f.link_type
+    out.vlan_tci = 0
+    out.flags = 0
+
+
 cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
     cdef const uint8_t* h = frame_view(f, f.header_bytes)
     cdef uint32_t captured, wire
@@ -85,19 +101,29 @@ cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
     h = frame_view(f, total)
     if h == NULL:
         return FR_NEED
-    f.number += 1
-    out.data = h + f.header_bytes
-    out.captured_len = captured
-    out.wire_len = max(wire, captured)
-    # 32-bit seconds and a 32-bit fraction end before 2107, well below TIME_MAX_NS.
-    out.time_ns = <int64_t>load32(h, f.big_endian) * 1000000000 + <int64_t>load32(h + 4, f.big_endian) * f.tick_ns
-    out.stamp_ns = out.time_ns
-    out.number = f.number
-    out.file_id = f.file_id
-    out.interface_id = -1
-    out.link_type = f.link_type
-    out.vlan_tci = 0
-    out.flags = 0
+    _describe(f, h, captured, wire, out)
     frame_consume(f, total)
+    f.number += 1
     f.offset += total
     return FR_PACKET
+
+
+# The usual record: whole in the chunk, its lengths in the usual order. Looks at the next one without passing over it.
+# Returns the record's bytes, 0 where it is not usual: then pcap_next knows what to do.
+cdef inline uint32_t pcap_look(Framer* f, PacketRef* out) noexcept nogil:
+    cdef const uint8_t* h = f.p
+    cdef uint32_t captured
+    if <size_t>(f.end - h) < f.header_bytes:
+        return 0
+    captured = load32(h + 8, f.big_endian)
+    if captured > f.max_captured or <size_t>(f.end - h) - f.header_bytes < captured:
+        return 0
+    _describe(f, h, captured, load32(h + 12, f.big_endian), out)
+    return f.header_bytes + captured
+
+
+# Before: pcap_look described the record.
+cdef inline void pcap_pass(Framer* f, uint32_t record_bytes) noexcept nogil:
+    f.number += 1
+    f.p += record_bytes
+    f.offset += record_bytes
