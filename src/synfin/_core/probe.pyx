@@ -42,7 +42,7 @@ cdef dict _options(const Segment* segment):
     }
 
 
-cdef dict _segment(const Segment* segment):
+cdef dict _ends(const Segment* segment):
     return {
         "ip_version": segment.ip_version,
         "src": (<const char*>segment.src)[:16],
@@ -50,6 +50,11 @@ cdef dict _segment(const Segment* segment):
         "src_port": segment.src_port,
         "dst_port": segment.dst_port,
         "seq": segment.seq,
+    }
+
+
+cdef dict _segment(const Segment* segment):
+    return _ends(segment) | {
         "ack": segment.ack,
         "flags": segment.flags,
         "window": segment.window,
@@ -153,13 +158,7 @@ def quoted(bytes data not None, int link_type, wire_len=None) -> dict | None:
     if decode_packet(&packet, &segment, &tunnel, False) != VD_ICMP_ERROR or not segment.quoted:
         return None
     size, at = (16, 8) if segment.ip_version == 6 else (4, 12)
-    return {
-        "ip_version": segment.ip_version,
-        "src": (<const char*>segment.src)[:16],
-        "dst": (<const char*>segment.dst)[:16],
-        "src_port": segment.src_port,
-        "dst_port": segment.dst_port,
-        "seq": segment.seq,
+    return _ends(&segment) | {
         "icmp_type": segment.icmp_type,
         "icmp_code": segment.icmp_code,
         "unreachable": bool(says_unreachable(&segment)),

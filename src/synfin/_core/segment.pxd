@@ -241,9 +241,9 @@ cdef inline void count_segment(Core* core, const Segment* segment, int64_t effec
     if segment.flags & (TH_SYN | TH_RST) == TH_SYN:
         interval_count(&core.intervals, effective, ICOL_SYNACKS if segment.flags & TH_ACK else ICOL_SYNS, 1)
 
-# One segment; `guess` as in table_find_again. Before: the core's clock is the packet's, every deadline and slice up to clock - reorder is settled
-# (sweep.pxd), the arenas and the sink hold their reserves. Touches the record's shared line and its sender's line while
-# both ends are ESTABLISHED and the segment is plain.
+# One segment; `guess` as in table_find_again. Before: the core's clock is the packet's, every deadline and slice up to
+# clock - reorder is settled (sweep.pxd), the arenas and the sink hold their reserves. Touches the record's shared line
+# and its sender's line while both ends are ESTABLISHED and the segment is plain.
 cdef inline void track_segment(Core* core, const Segment* segment, const PacketRef* packet,
                                const Key* key, uint32_t guess) noexcept nogil:
     cdef Context x

@@ -125,12 +125,39 @@ cdef inline Framed _section(Framer* f, uint32_t* length) noexcept nogil:
     return FR_PACKET
 
 
+# One option of a block.
+cdef struct Option:
+    uint32_t code
+    uint32_t length
+    const uint8_t* value     # `length` bytes
+
+cdef enum:
+    OP_NONE = 0              # no option is left
+    OP_READ = 1
+    OP_OVERRUN = 2           # it runs over its block
+
+# Reads the option at b[0] and passes over it (section 3.5). IN end: of the block's options.
+cdef inline int _next_option(const Framer* f, const uint8_t** b, const uint8_t* end, Option* option) noexcept nogil:
+    if end - b[0] < 4:
+        return OP_NONE
+    option.code = load16(b[0], f.big_endian)
+    option.length = load16(b[0] + 2, f.big_endian)
+    option.value = b[0] + 4
+    if option.code == OPT_END:
+        return OP_NONE
+    if option.length > <size_t>(end - option.value):
+        return OP_OVERRUN
+    b[0] = option.value + min(<size_t>_padded(option.length), <size_t>(end - option.value))
+    return OP_READ
+
+
 # An interface description. IN b: the whole block of `size` bytes.
 cdef inline Framed _interface(Framer* f, const uint8_t* b, uint32_t size) noexcept nogil:
     cdef const uint8_t* end = b + size - 4
     cdef Interface* face
     cdef void* grown
-    cdef uint32_t code, length
+    cdef Option option
+    cdef int found
     if f.interface_count == MAX_INTERFACES:
         return frame_fail(f, FE_INTERFACES, MAX_INTERFACES, 0)
     if f.interface_count == f.interface_capacity:
@@ -149,22 +176,18 @@ cdef inline Framed _interface(Framer* f, const uint8_t* b, uint32_t size) noexce
     f.name = NULL
     f.name_len = 0
     b += 16
-    while end - b >= 4:
-        code = load16(b, f.big_endian)
-        length = load16(b + 2, f.big_endian)
-        b += 4
-        if code == OPT_END:
-            break
-        if length > <size_t>(end - b):
-            return frame_fail(f, FE_OPTION, code, length)
-        if code == OPT_IF_TSRESOL and length == 1:
-            face.resolution = b[0]
-        elif code == OPT_IF_TSOFFSET and length == 8:
-            face.offset_s = <int64_t>load64(b, f.big_endian)
-        elif code == OPT_IF_NAME:
-            f.name = b
-            f.name_len = length
-        b += min(<size_t>_padded(length), <size_t>(end - b))
+    found = _next_option(f, &b, end, &option)
+    while found == OP_READ:
+        if option.code == OPT_IF_TSRESOL and option.length == 1:
+            face.resolution = option.value[0]
+        elif option.code == OPT_IF_TSOFFSET and option.length == 8:
+            face.offset_s = <int64_t>load64(option.value, f.big_endian)
+        elif option.code == OPT_IF_NAME:
+            f.name = option.value
+            f.name_len = option.length
+        found = _next_option(f, &b, end, &option)
+    if found == OP_OVERRUN:
+        return frame_fail(f, FE_OPTION, option.code, option.length)
     f.interface_count += 1
     return FR_INTERFACE
 
@@ -174,32 +197,28 @@ cdef inline Framed _interface(Framer* f, const uint8_t* b, uint32_t size) noexce
 # passed over: no packet depends on them. IN b: the whole block of `size` bytes.
 cdef inline void _statistics(Framer* f, const uint8_t* b, uint32_t size) noexcept nogil:
     cdef const uint8_t* end = b + size - 4
-    cdef uint32_t number = load32(b + 8, f.big_endian), code, length
+    cdef uint32_t number = load32(b + 8, f.big_endian)
     cdef uint64_t count, by_interface = 0, by_system = 0
     cdef bint known = False
+    cdef Option option
+    cdef int found
     cdef Interface* face
     if number >= f.interface_count:
         return
     face = &f.interfaces[number]
     b += 20
-    while end - b >= 4:
-        code = load16(b, f.big_endian)
-        length = load16(b + 2, f.big_endian)
-        b += 4
-        if code == OPT_END:
-            break
-        if length > <size_t>(end - b):
-            return
-        if length == 8 and (code == OPT_ISB_IFDROP or code == OPT_ISB_OSDROP):
-            count = load64(b, f.big_endian)
+    found = _next_option(f, &b, end, &option)
+    while found == OP_READ:
+        if option.length == 8 and (option.code == OPT_ISB_IFDROP or option.code == OPT_ISB_OSDROP):
+            count = load64(option.value, f.big_endian)
             if count <= DROPS_MAX:
                 known = True
-                if code == OPT_ISB_IFDROP:
+                if option.code == OPT_ISB_IFDROP:
                     by_interface = count
                 else:
                     by_system = count
-        b += min(<size_t>_padded(length), <size_t>(end - b))
-    if not known:
+        found = _next_option(f, &b, end, &option)
+    if found == OP_OVERRUN or not known:
         return
     f.knows_drops = True
     count = by_interface + by_system
