@@ -66,11 +66,11 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     if core.config.duplicates != DUP_KEEP and batch.count:
         prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
 
-# Starts loading the records that the slots name: the shared line and both ends' lines. A hint only: the record may end
-# or begin before its packet's turn.
+# Starts loading the records that the slots name: the shared line, the sender's, and the peer's, where the time of a
+# segment with payload may be noted. A hint only: the record may end or begin before its packet's turn.
 cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
     cdef uint32_t i, at, hashed
-    cdef char* flow
+    cdef Flow* flow
     for i in range(stages.count):
         stages.flows[i] = 0
         if stages.verdicts[i] != VD_SEGMENT:
@@ -81,29 +81,32 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
             at = (at + 1) & core.table.mask
         stages.flows[i] = core.table.slots[at].flow
         if stages.flows[i]:
-            flow = <char*>flow_of(core, stages.flows[i])
+            flow = flow_of(core, stages.flows[i])
             prefetch_write(flow)
-            prefetch_write(flow + 64)
-            prefetch_write(flow + 128)
+            prefetch_write(&flow.end[stages.keys[i].sender])
+            if stages.segments[i].payload_bytes:
+                prefetch_write(&flow.end[1 - stages.keys[i].sender])
 
 # Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
 # sample; and what a SYN, FIN or RST will write.
 cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
-    cdef uint32_t i
+    cdef uint32_t i, at
+    cdef int peer
     cdef char* facts
     cdef const Flow* flow
     for i in range(stages.count):
         if stages.flows[i] == 0:
             continue
         flow = flow_of(core, stages.flows[i])
-        if flow.phase != PH_OPEN or flow.seq[1 - stages.keys[i].sender].marks & EM_TIMED:
+        peer = 1 - stages.keys[i].sender
+        if flow.phase != PH_OPEN:
             facts = <char*>facts_of(core, stages.flows[i])
-            prefetch_write(facts + 64)
-            prefetch_write(facts + 128)
-            if flow.phase != PH_OPEN:
-                prefetch_write(facts)
-                prefetch_write(facts + 192)
-                prefetch_write(facts + 256)
+            for at in range(0, sizeof(Facts), 64):
+                prefetch_write(facts + at)
+        elif flow.seq[peer].marks & EM_TIMED:
+            facts = <char*>&facts_of(core, stages.flows[i]).rtt[peer]
+            prefetch_write(facts)
+            prefetch_write(facts + sizeof(Rtt) - 1)     # it may cross a line
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:
