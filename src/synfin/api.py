@@ -194,7 +194,9 @@ class Scan:
             self._stdin_taken = True
         wanted = {"flow_columns": [], "interval_columns": []}
         wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
-        source = CaptureInput(self._paths, strict=self._strict, window=self._window)
+        source = CaptureInput(
+            self._paths, strict=self._strict, window=self._window, max_memory=self._settings.max_memory
+        )
         run = Run(source, self._settings, filter=self._filter, **wanted)
         for _, block in run.blocks():
             yield layout.batch(block)

@@ -23,10 +23,10 @@ cdef inline uint8_t rank_of(uint8_t phase) noexcept nogil:
         return RANK_HALF_OPEN
     return RANK_LINGERING if phase >= PH_CLOSED else RANK_UNANSWERED
 
-# Takes a record out of its list.
-cdef inline void age_forget(Core* core, uint32_t number) noexcept nogil:
+# Takes a record out of its list. `phase` is the one that its last packet left it in.
+cdef inline void age_forget(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
     cdef Age* age = age_of(core, number)
-    cdef Rank* rank = &core.ranks[age.rank]
+    cdef Rank* rank = &core.ranks[rank_of(phase)]
     if age.older:
         age_of(core, age.older).newer = age.newer
     else:
@@ -36,26 +36,23 @@ cdef inline void age_forget(Core* core, uint32_t number) noexcept nogil:
     else:
         rank.newest = age.older
 
-cdef inline void _append(Core* core, uint32_t number, Age* age, uint8_t rank) noexcept nogil:
-    age.rank = rank
+# The first packet of a record left it in `phase`.
+cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
+    cdef Age* age = age_of(core, number)
+    cdef Rank* rank = &core.ranks[rank_of(phase)]
     age.newer = 0
-    age.older = core.ranks[rank].newest
+    age.older = rank.newest
     if age.older:
         age_of(core, age.older).newer = number
     else:
-        core.ranks[rank].oldest = number
-    core.ranks[rank].newest = number
+        rank.oldest = number
+    rank.newest = number
 
-# A record begins with its first packet.
-cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
-    _append(core, number, age_of(core, number), rank_of(phase))
-
-# A further packet came; `phase` is the record's after it.
-cdef inline void age_renew(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
-    cdef uint8_t rank = rank_of(phase)
-    if core.ranks[rank].newest != number:
-        age_forget(core, number)
-        _append(core, number, age_of(core, number), rank)
+# A further packet did; `before` is the phase before it.
+cdef inline void age_renew(Core* core, uint32_t number, uint8_t before, uint8_t phase) noexcept nogil:
+    if core.ranks[rank_of(phase)].newest != number:
+        age_forget(core, number, before)
+        age_begin(core, number, phase)
 
 # The record that the cap takes, 0: none is live.
 cdef inline uint32_t age_oldest(const Core* core) noexcept nogil:

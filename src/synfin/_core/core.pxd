@@ -86,7 +86,6 @@ cdef struct Stats:
 cdef struct Age:
     uint32_t older
     uint32_t newer
-    uint8_t rank
 
 cdef struct Rank:
     uint32_t oldest          # 0: no record has this rank

@@ -1,7 +1,7 @@
 # The end of records: by deadline, by reuse of the two ends, at a cap, at the end of the input.
 from libc.stdint cimport int64_t, uint32_t
 
-from synfin._core.ages cimport age_forget, age_of, age_oldest
+from synfin._core.ages cimport age_forget, age_oldest, rank_of
 from synfin._core.border cimport release_held
 from synfin._core.core cimport *
 from synfin._core.others cimport keep_held_others
@@ -56,7 +56,7 @@ cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at)
         watch_end(core.watch, number, &key, client_end(flow))
     table_remove(core, key.hash, number)
     if core.capped:
-        age_forget(core, number)
+        age_forget(core, number, flow.phase)
     timer_unlink(core, number, facts)
     release_blocks(core, number, flow, facts)
 
@@ -68,6 +68,6 @@ cdef inline void expire_record(Core* core, uint32_t number) noexcept nogil:
 # Ends the record that the cap takes next, at the input clock. Before: a record is live, the sink has room for one row.
 cdef inline void evict_record(Core* core) noexcept nogil:
     cdef uint32_t number = age_oldest(core)
-    core.stats.evicted[age_of(core, number).rank] += 1
+    core.stats.evicted[rank_of(flow_of(core, number).phase)] += 1
     interval_count(&core.intervals, core.clock, ICOL_EVICTED, 1)
     end_record(core, number, END_EVICTED, core.clock)

@@ -105,7 +105,7 @@ cdef inline void settle_deadline(Context* x, uint8_t phase_before, bint rejected
         if phase_before == PH_FREE:
             age_begin(x.core, x.number, x.flow.phase)
         else:
-            age_renew(x.core, x.number, x.flow.phase)
+            age_renew(x.core, x.number, phase_before, x.flow.phase)
     if not restarts(x, phase_before, rejected_rst):
         return
     deadline = x.effective + x.core.config.timeout[x.flow.phase]
@@ -297,7 +297,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         flow.last_effective = x.effective
         flow.deadline = x.effective + core.config.timeout[PH_OPEN]
         if core.capped:
-            age_renew(core, x.number, PH_OPEN)
+            age_renew(core, x.number, PH_OPEN, PH_OPEN)
         return
     border = border_of(&x)
     if border == BEGINS:

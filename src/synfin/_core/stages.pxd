@@ -2,6 +2,7 @@
 # tracked.
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
+from synfin._core.ages cimport age_of
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.duplicates cimport (
@@ -85,6 +86,8 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
             prefetch_write(flow)
             prefetch_write(flow + 64)
             prefetch_write(flow + 128)
+            if core.capped:
+                prefetch_write(age_of(core, stages.flows[i]))
 
 # Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
 # sample; and what a SYN, FIN or RST will write.
@@ -92,9 +95,14 @@ cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil
     cdef uint32_t i
     cdef char* facts
     cdef const Flow* flow
+    cdef const Age* age
     for i in range(stages.count):
         if stages.flows[i] == 0:
             continue
+        if core.capped:
+            age = age_of(core, stages.flows[i])
+            prefetch_write(age_of(core, age.older))
+            prefetch_write(age_of(core, age.newer))
         flow = flow_of(core, stages.flows[i])
         if flow.phase != PH_OPEN or flow.seq[1 - stages.keys[i].sender].marks & EM_TIMED:
             facts = <char*>facts_of(core, stages.flows[i])
