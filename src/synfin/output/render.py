@@ -126,10 +126,10 @@ def _evicted(counts: dict[str, int], records: int, cap: int | None) -> list[str]
     if not counts:
         return []
     total = sum(counts.values())
-    kinds = ", ".join(f"{name.replace('_', '-')} {count:,}" for name, count in counts.items())
-    text = f"{total:,} ({total * 1000 // records / 10} %) at the cap of {cap:,} at once: {kinds}"
-    again = "; packets that came later began new records" if counts.get("open") else ""
-    return _line("  evicted", text + again)
+    kinds = _counts((name.replace("_", "-"), count) for name, count in counts.items())
+    text = f"{total:,} ({total * 1000 // records / 10}\0%) at the cap of {cap:,} at once: {kinds}"
+    again = "; what open ones sent later began new records" if counts.get("open") else ""
+    return [line.replace("\0", " ") for line in _line("  evicted", text + again)]
 
 
 def _suspects(count: int | None, packets: int) -> list[str]:
