@@ -104,14 +104,15 @@ def tracked(tap, packets: list[Captured], **settings: int) -> list[dict]:
 def test_the_order_is_by_rank_and_then_by_the_last_packet(tap, earlier, later):
     """Of two records the cap takes the lower rank; of equals, the one whose last packet came first."""
     dialogues = one_after_another(earlier, later)
-    rows = tracked(tap, merge(*dialogues) + [_syn(0, START + SECOND)], max_flows=2)
+    rows = tracked(tap, [*merge(*dialogues), _syn(0, START + SECOND)], max_flows=2)
     gone = 1 if RANKS[later] < RANKS[earlier] else 0
-    assert len(rows) == 3 and tap.stats["evicted"] == {("unanswered", "half_open", "lingering", "open")[min(RANKS[earlier], RANKS[later])]: 1}
+    rank = ("unanswered", "half_open", "lingering", "open")[min(RANKS[earlier], RANKS[later])]
+    assert len(rows) == 3 and tap.stats["evicted"] == {rank: 1}
     reason = {closed: "fin", reset: "rst", refused: "rst"}
     builds = (earlier, later)
     assert rows[gone]["end_reason"] == reason.get(builds[gone], "evicted")
     assert rows[1 - gone]["end_reason"] == reason.get(builds[1 - gone], "end_of_input")
-    assert tap.intervals[-1]["connections"] == sum(build not in reason for build in (*builds[1 - gone : 2 - gone], unanswered))
+    assert tap.intervals[-1]["connections"] == 1 + (builds[1 - gone] not in reason)
 
 
 def test_a_further_packet_makes_a_record_the_newest(tap):

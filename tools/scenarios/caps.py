@@ -66,7 +66,9 @@ def midstream_and_half_open_at_the_cap():
     half_open.synack(half_open.b)
     both.data(both.a, 10)
     both.ack(both.b)
-    return merge(one_sided, half_open, both, _from(40_003, 4 * SECOND).handshake(), _from(40_004, 5 * SECOND).handshake())
+    return merge(
+        one_sided, half_open, both, _from(40_003, 4 * SECOND).handshake(), _from(40_004, 5 * SECOND).handshake()
+    )
 
 
 @scenario({"handshake": "complete", "end_reason": "evicted", "client_packets": 2, "close": "open"},

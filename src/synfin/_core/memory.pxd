@@ -16,6 +16,9 @@ cdef extern from "core.h" nogil:
 cdef enum:
     ARENAS = 11
     BY_RECORD = 4            # those before it go by the numbers of records, the others hold blocks
+    ADDRESS_PAIRS = 4
+    COPIES = 7
+    TUNNELS = 9
 
 cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.flows, sizeof(Flow), RECORDS_SHIFT)
@@ -77,7 +80,6 @@ cdef inline int grow_table(Table* table, uint64_t slots) noexcept nogil:
 # ------------------------------------------------------------------------------------------------ how much may be taken
 
 cdef enum:
-    BATCH_BLOCKS = 2 * BATCH_PACKETS     # blocks of one kind that a batch may take
     CHUNK_RECORDS = 1 << RECORDS_SHIFT
 
 # What reserve() came to.
@@ -185,6 +187,10 @@ cdef inline int reserve_blocks(Core* core, Arena* arena, uint32_t count) noexcep
         evict_record(core)
     return RESERVED
 
+# Whether a packet takes at most one of the arena's blocks; else two, where it ends one record and begins another.
+cdef inline bint once_a_packet(int arena) noexcept nogil:
+    return arena == ADDRESS_PAIRS or arena == COPIES or arena == TUNNELS
+
 # Room for whatever one batch can take (RESERVED and so on).
 cdef inline int reserve(Core* core) noexcept nogil:
     cdef int i, got = reserve_records(core)
@@ -192,7 +198,7 @@ cdef inline int reserve(Core* core) noexcept nogil:
         got = reserve_index(core)
     for i in range(BY_RECORD, ARENAS if core.config.others else ARENAS - 1):
         if got == RESERVED:
-            got = reserve_blocks(core, arena_by_number(core, i), BATCH_BLOCKS)
+            got = reserve_blocks(core, arena_by_number(core, i), BATCH_PACKETS * (1 if once_a_packet(i) else 2))
     if got != RESERVED:
         return got
     # A ring that may not grow forgets the oldest packets earlier.

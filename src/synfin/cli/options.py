@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfin.errors import ConfigError
-from synfin.settings import DUPLICATES, MAX_FLOWS, NS_PER_S, Settings, parse_duration, parse_end, parse_ports, parse_size
+from synfin.settings import (
+    DUPLICATES,
+    MAX_FLOWS,
+    NS_PER_S,
+    Settings,
+    parse_duration,
+    parse_end,
+    parse_ports,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from synfin.sources.filter import Filter

@@ -56,9 +56,7 @@ def account(tracker: Tracker, cap: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize(
-    ("cap", "syns"), [(20_000, 150_000), pytest.param(100_000, 3_000_000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("cap", "syns"), [(20_000, 150_000), pytest.param(100_000, 3_000_000, marks=pytest.mark.slow)])
 def test_a_flood_takes_no_byte_beyond_the_cap(version, cap, syns):
     tracker = Tracker(Settings(max_flows=cap), ["flow_id", "end_reason"])
     feed(tracker, random_syns(cap + 5_000, 1, version))
