@@ -1,8 +1,8 @@
 # Which record a cap takes next (SPEC 8), in constant time and exactly. Each live record stands in one of four lists, by
-# its phase, and every packet of a record moves it to the new end of the list of the phase that it now has. A phase changes
-# with a packet of the record only, so nothing else moves it, and each list is always in the order in which its records'
-# last packets came in the input. The old end of the first list that is not empty is therefore the record to take: no
-# search, no clock, and no ties, since two packets never come at once.
+# its phase, and every packet of a record moves it to the new end of the list of the phase that it now has. A phase
+# changes with a packet of the record only, so nothing else moves it, and each list is always in the order in which its
+# records' last packets came in the input. The old end of the first list that is not empty is therefore the record to
+# take: no search, no clock, and no ties, since two packets never come at once.
 #
 # The links lie beside the records, under the same numbers, and exist only where a cap is set: a packet then touches its
 # record's Age and those of its two neighbours.

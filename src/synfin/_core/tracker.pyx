@@ -32,8 +32,8 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 BLOCK_ROWS = 16_384
 INTERVAL_BLOCK_ROWS = 4_096
-#: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks of
-#: input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
+#: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
+#: of input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
 INPUT_BYTES = 32 << 20
 ROWS_ON_THEIR_WAY = 2 * 122_880
 LEAST_BYTES = 16 << 20  # for connections
@@ -162,8 +162,8 @@ cdef class Tracker:
         if got == OVER_LIMIT:
             least = (core.budget.beside + outside + LEAST_BYTES) // 7 * 8
             raise ConfigError(
-                f"max_memory leaves no room for connections: the program has {core.budget.beside >> 20} MiB by itself, and "
-                f"input and output of these columns may take {outside >> 20}; give at least {(least >> 20) + 1}M"
+                f"max_memory leaves no room for connections: the program has {core.budget.beside >> 20} MiB by itself, "
+                f"and input and output of these columns may take {outside >> 20}; give at least {(least >> 20) + 1}M"
             )
         return 0
 
