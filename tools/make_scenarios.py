@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 from dialogue import write_pcap  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
 
-TOPICS = ("opening", "attempts", "closing", "borders", "resets", "time", "elsewhere")
+TOPICS = ("opening", "attempts", "closing", "borders", "resets", "time", "caps", "elsewhere")
 
 
 def write(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from synfin.errors import CaptureFormatError, ConfigError
 from synfin.run import Run
 from synfin.schema import TABLES, Column
-from synfin.settings import Settings, parse_duration
+from synfin.settings import FROM_TEXT, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,8 @@ def scan(
         are skipped as ``filtered``.
     start, end : packets before `start`, at `end` or after it are skipped as ``outside_window``. Text (ISO 8601, UTC without
         an offset, or seconds since 1970), nanoseconds since 1970, or a datetime.
-    settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number).
+    settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number),
+        ``max_memory="2G"`` (bytes if a number).
     strict : a last packet that is cut is an error, too.
 
     Returns
@@ -80,7 +81,7 @@ def scan(
     if unknown := set(keywords) - {field.name for field in fields(Settings)}:
         raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
     if settings is None:
-        taken = {k: parse_duration(v) if isinstance(v, str) and k != "duplicates" else v for k, v in keywords.items()}
+        taken = {k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()}
         settings = Settings(**taken)
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
@@ -193,7 +194,9 @@ class Scan:
             self._stdin_taken = True
         wanted = {"flow_columns": [], "interval_columns": []}
         wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
-        source = CaptureInput(self._paths, strict=self._strict, window=self._window)
+        source = CaptureInput(
+            self._paths, strict=self._strict, window=self._window, max_memory=self._settings.max_memory
+        )
         run = Run(source, self._settings, filter=self._filter, **wanted)
         for _, block in run.blocks():
             yield layout.batch(block)

@@ -37,7 +37,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     ),
     "side": ("client", "server", "both"),
     "time_wait_end": ("expired", "reused", "reset"),
-    "end_reason": ("fin", "rst", "idle", "attempt_timeout", "reuse", "end_of_input"),
+    "end_reason": ("fin", "rst", "idle", "attempt_timeout", "reuse", "evicted", "end_of_input"),
     "state": STATES,
     "zeek_conn_state": (
         "S0", "S1", "SF", "REJ", "S2", "S3", "RSTO", "RSTR", "RSTOS0", "RSTRH", "SH", "SHR", "OTH",
@@ -214,6 +214,7 @@ INTERVALS: tuple[Column, ...] = tuple(
         Column("unreachable", "int64", "count", "Attempts whose SYN did not arrive by an ICMP error."),
         Column("closed_fin", "int64", "count", "Connections closed: both FINs acknowledged."),
         Column("closed_rst", "int64", "count", "Connections reset."),
+        Column("evicted", "int64", "count", "Records that ended at the cap (`--max-flows`, `--max-memory`), closed and reset ones included."),
         Column("packets", "int64", "count", "Packets of tracked connections."),
         Column("ip_bytes", "int64", "count", "IP bytes of those packets."),
         Column("retransmitted_segments", "int64", "count", "Retransmitted payload segments."),

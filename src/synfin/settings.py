@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -15,6 +16,8 @@ _UNITS_NS = {
     "h": 3600 * NS_PER_S, "d": 86_400 * NS_PER_S,
 }  # fmt: skip
 MAX_DURATION_NS = 366 * 86_400 * NS_PER_S
+MAX_FLOWS = 1 << 31
+MAX_BYTES = 1 << 62
 
 
 def parse_duration(text: str) -> int:
@@ -34,6 +37,19 @@ def parse_duration(text: str) -> int:
         if fraction:
             total += int(fraction) * _UNITS_NS[unit] // 10 ** len(fraction)
     return total
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as ``512M`` or ``1.5GiB``: K, M, G and T are powers of 1024; a bare number is bytes.
+
+    Raises ConfigError when the text is no size.
+    """
+    match = re.fullmatch(r"(\d{1,15})(?:\.(\d{1,9}))?(?:([KMGT])(?:i?B)?|B)?", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"{text!r} is not a size; write it like 512M or 2G")
+    unit = 1024 ** " KMGT".index((match[3] or " ").upper())
+    fraction = match[2] or ""
+    return int(match[1]) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
 
 
 #: What to do about packets that the capture holds twice.
@@ -89,6 +105,8 @@ class Settings:
     server_ports : ports that mark the server when no SYN was seen.
     checksum : ``"verify"`` skips packets whose IPv4 header or TCP checksum is wrong; ``"ignore"`` takes them.
     duplicates : ``keep`` what the capture point saw twice as it is, ``count`` the copies apart, or ``drop`` them.
+    max_flows : records that live at once at most; one more ends another (`evicted`). None: no such cap.
+    max_memory : bytes of the process above which no room is made for more records at once. None: no such cap.
 
     Raises
     ------
@@ -108,6 +126,8 @@ class Settings:
     server_ports: frozenset[int] | None = None
     checksum: str = "ignore"
     duplicates: str = "keep"
+    max_flows: int | None = None
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self)[:9]:
@@ -126,8 +146,19 @@ class Settings:
             raise ConfigError(f"checksum can be 'ignore' or 'verify', not {self.checksum!r}")
         if self.duplicates not in DUPLICATES:
             raise ConfigError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {self.duplicates!r}")
+        for name, least, most in (("max_flows", 1, MAX_FLOWS), ("max_memory", 1, MAX_BYTES)):
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and least <= value <= most):
+                raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
+
+
+#: How a setting is read where it is given as text; others are texts themselves, or no texts.
+FROM_TEXT: dict[str, Callable[[str], int]] = {
+    **{field.name: parse_duration for field in fields(Settings)[:9]},
+    "max_memory": parse_size,
+}
 
 
 def parse_end(text: str) -> tuple[bytes, int | None]:

@@ -10,8 +10,9 @@ import pytest
 
 from synfin.cli.options import human_duration
 from synfin.cli.track import track
+from synfin.errors import ConfigError
 from synfin.schema import ENUMS, TABLES
-from synfin.settings import Settings, parse_duration
+from synfin.settings import Settings, parse_duration, parse_size
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -94,6 +95,26 @@ def test_every_setting_is_an_option_with_its_default():
 @pytest.mark.parametrize("ns", [0, 1, 999, 75 * 10**9, 7440 * 10**9, 1_500_000_000, 3600 * 10**9 + 1])
 def test_human_duration_is_read_back(ns):
     assert parse_duration(human_duration(ns)) == ns
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("4096B", 4096), ("512M", 512 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29), ("64KB", 65536), ("1T", 1 << 40)],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "1.M", "-1M", "1 M", "1P", "1e9", "0x10", "1,5G", "1Mb/s"])
+def test_what_is_no_size(text):
+    with pytest.raises(ConfigError, match="not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("wrong", [{"max_flows": 0}, {"max_flows": 2**31 + 1}, {"max_flows": True}, {"max_memory": 0}, {"max_memory": 1.5}])
+def test_caps_out_of_range(wrong):
+    with pytest.raises(ConfigError, match=min(wrong)):
+        Settings(**wrong)
 
 
 def test_every_command_and_option_has_help():

@@ -63,6 +63,9 @@ def test_settings_as_object_and_as_keywords(capture):
     short = synfin.read(capture, settings=settings)
     assert short.equals(synfin.read(capture, time_wait="500ms"))
     assert set(short["time_wait_end"].to_pylist()) >= {"expired"}
+    capped = synfin.scan(capture, max_flows=1, max_memory="4G", checksum="verify")
+    rows = sum(batch.num_rows for batch in capped)
+    assert capped.stats["cap"] == 1 and sum(capped.stats["evicted"].values()) == rows - 1
     with pytest.raises(synfin.ConfigError, match="not both"):
         synfin.read(capture, settings=settings, time_wait="500ms")
     with pytest.raises(synfin.ConfigError, match="time_waiting"):

@@ -75,6 +75,7 @@ SUMMARY = {
     "closes": dict.fromkeys(("fin_4way", "fin_3way", "fin_simultaneous", "half_closed", "rst_after_fin"), 98_765_432),
     "closers": {"client": 5, "server": 6, "both": 0}, "syn_resends": 5, "retransmitted_segments": 70_000,
     "icmp": {"errors": 9, "rejected": 2}, "suspects": 5_000_000_000,
+    "evicted": dict.fromkeys(("unanswered", "half_open", "lingering", "open"), 30_000_000), "cap": 100_000_000,
     "at_end": {"half_open": 1, "time_wait": 22, "close_wait": 3, "connections": 44},
     "half_open_peak": {"value": 900, "time_ns": 1_700_000_001_000_000_000},
     "time_wait_peak": {"value": 0, "time_ns": None},
@@ -130,6 +131,14 @@ def test_text_fits_and_tells():
 def test_suspects_are_told_above_one_in_a_hundred(suspects, told):
     text = render.summary_text({**SUMMARY, "suspects": suspects})
     assert ("copies?" in text) == told
+
+
+def test_evictions_are_told_with_what_they_mean():
+    text = " ".join(render.summary_text({**SUMMARY, "connections": 400, "evicted": {"half_open": 99, "open": 1}, "cap": 7}).split())
+    assert "evicted 100 (25.0 %) at the cap of 7 at once: half-open 99, open 1; what open ones sent later began new records" in text
+    harmless = render.summary_text({**SUMMARY, "evicted": {"unanswered": 5}})
+    assert "evicted" in harmless and "later" not in harmless
+    assert "evicted" not in render.summary_text({**SUMMARY, "evicted": {}, "cap": None})
 
 
 def test_text_says_incomplete():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
+from dataclasses import replace
 
 from dialogue import Captured, Dialogue, ethernet, options
 from synfin.settings import Settings
@@ -218,6 +219,7 @@ def talk(rnd: random.Random) -> tuple[list[list[Captured]], Settings]:
         time_wait=rnd.choice([60, 60, 2]) * SECOND, key=rnd.choice([(), (), ("vlan",)]) + rnd.choice([(), (), ("tunnel",)]),
     )  # fmt: skip
     files = [_in_tunnels(rnd, packets, settings) for packets in files]
+    settings = replace(settings, max_flows=rnd.choice([None, None, None, 1, 2]))  # of one to three connections
     # A capture that is given twice is read once (SPEC 9): no two files are the same.
     return [list(packets) for packets in dict.fromkeys(map(tuple, files)) if packets], settings
 

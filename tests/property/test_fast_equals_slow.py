@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -81,6 +82,21 @@ def test_capture_duplicates(folder, duplicates):
         _, intervals, stats = fast(paths, tracking)
         found += stats["skips"].get("capture_duplicate", 0) + sum(row["capture_duplicates"] or 0 for row in intervals)
     assert found > 1000
+
+
+def test_evictions(folder):
+    """Several talks at once in one capture, at caps that they reach all the time."""
+    evicted: Counter[str] = Counter()
+    for seed in range(60):
+        several = [talk(random.Random(1_000 * seed + number))[0] for number in range(6)]
+        packets = [packet for files in several for part in files for packet in part[:150]]
+        packets.sort(key=lambda packet: packet.time_ns)
+        _, tracking = talk(random.Random(seed))
+        tracking = replace(tracking, max_flows=1 + seed % 7, duplicates=("keep", "count")[seed % 2])
+        paths = written(folder, [packets])
+        assert (seed, compare(paths, tracking)) == (seed, [])
+        evicted.update(fast(paths, tracking)[2]["evicted"])
+    assert min(evicted[rank] for rank in ("unanswered", "half_open", "lingering", "open")) > 50
 
 
 @examples(60)

@@ -33,6 +33,7 @@ cdef struct Config:
     uint64_t server_ports[1024]
     uint64_t zeek_ports[1024]
     bint others              # columns of others.pxd were asked for
+    uint32_t max_flows       # UINT32_MAX: no such cap
 
 # One entry of the index: the hash again, so that a probe touches a record only where it very likely is the one.
 cdef struct Slot:
@@ -44,6 +45,23 @@ cdef struct Table:
     uint32_t mask
     uint32_t count
     bint crowded             # an insertion went beyond PROBE_MAX
+
+# Kinds of records in the order in which a cap takes them (ages.pxd).
+cdef enum:
+    RANK_UNANSWERED = 0      # unanswered SYNs, and midstream with one end seen
+    RANK_HALF_OPEN = 1
+    RANK_LINGERING = 2       # closed or reset
+    RANK_OPEN = 3
+    RANKS = 4
+
+# What the process may take, where that is bounded (memory.pxd).
+cdef struct Budget:
+    int64_t limit            # bytes; 0: no bound
+    int64_t spare            # of it, what is left to input and output
+    int64_t beside           # most that the process was seen to have beside what is counted here
+    bint records_full        # no more room is made for records,
+    bint index_full          # ... the index,
+    bint blocks_full         # ... blocks
 
 cdef struct Stats:
     int64_t packets
@@ -58,10 +76,20 @@ cdef struct Stats:
     int64_t closes[CL_COUNT]
     int64_t closers[SIDE_COUNT]
     int64_t end_reasons[END_COUNT]
+    int64_t evicted[RANKS]
     int64_t steps
     int64_t icmp_errors      # that quote a segment in flight of a record
     int64_t icmp_rejected    # that quote none of the record's segments in flight
     int64_t suspects         # packets that look like capture duplicates where nobody looks for them
+
+# A record's place in the list of its rank; 0: none.
+cdef struct Age:
+    uint32_t older
+    uint32_t newer
+
+cdef struct Rank:
+    uint32_t oldest          # 0: no record has this rank
+    uint32_t newest
 
 cdef struct Core:
     Config config
@@ -76,6 +104,11 @@ cdef struct Core:
     Arena tunnels
     Arena others             # same numbers as flows; empty unless Config.others
     Arena held_others        # Others.without and Others.next
+    Arena ages               # likewise; empty unless `capped`
+    bint capped              # a cap on records or on memory is set
+    uint32_t cap             # records that may live at once
+    Rank ranks[RANKS]
+    Budget budget
     Firsts firsts
     Wheel wheel
     Intervals intervals

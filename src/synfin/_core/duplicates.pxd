@@ -167,12 +167,13 @@ cdef inline int firsts_resize(Firsts* f, uint64_t places) noexcept nogil:
     f[0] = wider
     return 0
 
-# Room for one batch, up to the bound, at which the oldest is forgotten instead. Returns -1 without memory.
-cdef inline int firsts_reserve(Firsts* f, uint32_t packets) noexcept nogil:
-    cdef uint64_t places = f.mask + 1 if f.ring != NULL else FIRSTS_LEAST // 2
-    if (f.ring != NULL and f.tail - f.head + packets <= places) or places >= FIRSTS_MOST:
-        return 0
-    return firsts_resize(f, 2 * places)
+# Whether a batch may need more places. Not at the bound, at which the oldest is forgotten instead.
+cdef inline bint firsts_are_short(const Firsts* f, uint32_t packets) noexcept nogil:
+    return f.ring == NULL or (f.tail - f.head + packets > f.mask + 1 and f.mask + 1 < FIRSTS_MOST)
+
+# Twice as many places. Returns -1 without memory.
+cdef inline int firsts_reserve(Firsts* f) noexcept nogil:
+    return firsts_resize(f, 2 * (f.mask + 1) if f.ring != NULL else FIRSTS_LEAST)
 
 cdef inline void firsts_free(Firsts* f) noexcept nogil:
     free(f.ring)

@@ -1,6 +1,7 @@
-# The end of records: by deadline, by reuse of the two ends, at the end of the input.
+# The end of records: by deadline, by reuse of the two ends, at a cap, at the end of the input.
 from libc.stdint cimport int64_t, uint32_t
 
+from synfin._core.ages cimport age_forget, age_oldest, rank_of
 from synfin._core.border cimport release_held
 from synfin._core.core cimport *
 from synfin._core.others cimport keep_held_others
@@ -25,31 +26,37 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
     flow.phase = PH_FREE
     arena_give(&core.flows, number)
 
+# What the end by a deadline or by reuse says of the attempt and of TIME-WAIT.
+cdef inline void settle_outcome(Core* core, Flow* flow, Facts* facts, int reason, int64_t at) noexcept nogil:
+    cdef Closing* closing
+    cdef int outcome = handshake_outcome(flow, facts)
+    if flow.phase < PH_CLOSED and outcome == HS_UNANSWERED:
+        interval_count(&core.intervals, at, ICOL_UNANSWERED, 1)
+    elif flow.phase < PH_CLOSED and outcome == HS_HALF_OPEN:
+        interval_count(&core.intervals, at, ICOL_HALF_OPEN_EXPIRED, 1)
+    if flow.state[0] == ST_TIME_WAIT or flow.state[1] == ST_TIME_WAIT:
+        closing = closing_of(core, facts)
+        closing.time_wait_end = TWE_REUSED if reason == END_REUSE else TWE_EXPIRED
+        closing.has |= CM_TIME_WAIT_END
+
 # Writes the row of a record and forgets the record. `at` is the effective time at which it leaves the gauges; the end of
 # the input takes nothing off them. Before: the sink has room for one row.
 cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
-    cdef Closing* closing
     cdef Key key
-    cdef int outcome
     release_held(core, flow, facts)
     if reason != END_END_OF_INPUT:
-        outcome = handshake_outcome(flow, facts)
-        if flow.phase < PH_CLOSED and outcome == HS_UNANSWERED:
-            interval_count(&core.intervals, at, ICOL_UNANSWERED, 1)
-        elif flow.phase < PH_CLOSED and outcome == HS_HALF_OPEN:
-            interval_count(&core.intervals, at, ICOL_HALF_OPEN_EXPIRED, 1)
-        if flow.state[0] == ST_TIME_WAIT or flow.state[1] == ST_TIME_WAIT:
-            closing = closing_of(core, facts)
-            closing.time_wait_end = TWE_REUSED if reason == END_REUSE else TWE_EXPIRED
-            closing.has |= CM_TIME_WAIT_END
+        if reason != END_EVICTED:
+            settle_outcome(core, flow, facts, reason, at)
         face_change(core, at, face_of(flow), 0)
     put_row(core, number, reason)
     flow_key(core, number, &key)
     if core.watch != NULL:
         watch_end(core.watch, number, &key, client_end(flow))
     table_remove(core, key.hash, number)
+    if core.capped:
+        age_forget(core, number, flow.phase)
     timer_unlink(core, number, facts)
     release_blocks(core, number, flow, facts)
 
@@ -57,3 +64,10 @@ cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at)
 cdef inline void expire_record(Core* core, uint32_t number) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     end_record(core, number, END_ATTEMPT_TIMEOUT if flow.marks & FM_ATTEMPT else END_IDLE, flow.deadline)
+
+# Ends the record that the cap takes next, at the input clock. Before: a record is live, the sink has room for one row.
+cdef inline void evict_record(Core* core) noexcept nogil:
+    cdef uint32_t number = age_oldest(core)
+    core.stats.evicted[rank_of(flow_of(core, number).phase)] += 1
+    interval_count(&core.intervals, core.clock, ICOL_EVICTED, 1)
+    end_record(core, number, END_EVICTED, core.clock)

@@ -300,7 +300,7 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
         reason = END_FIN
     elif flow.phase == PH_RESET:
         reason = END_RST
-    if reason == END_END_OF_INPUT:
+    if reason == END_END_OF_INPUT or reason == END_EVICTED:
         handshake = undecided(handshake)
     put_columns(&core.rows, core, number, REC_FINAL, handshake, reason)
     core.stats.records += 1

@@ -2,6 +2,7 @@
 # tracked.
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
+from synfin._core.ages cimport age_of
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.duplicates cimport (
@@ -86,6 +87,8 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
             prefetch_write(&flow.end[stages.keys[i].sender])
             if stages.segments[i].payload_bytes:
                 prefetch_write(&flow.end[1 - stages.keys[i].sender])
+            if core.capped:
+                prefetch_write(age_of(core, stages.flows[i]))
 
 # Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
 # sample; and what a SYN, FIN or RST will write.
@@ -94,9 +97,14 @@ cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil
     cdef int peer
     cdef char* facts
     cdef const Flow* flow
+    cdef const Age* age
     for i in range(stages.count):
         if stages.flows[i] == 0:
             continue
+        if core.capped:
+            age = age_of(core, stages.flows[i])
+            prefetch_write(age_of(core, age.older))
+            prefetch_write(age_of(core, age.newer))
         flow = flow_of(core, stages.flows[i])
         peer = 1 - stages.keys[i].sender
         if flow.phase != PH_OPEN:

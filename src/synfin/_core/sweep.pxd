@@ -10,7 +10,7 @@ from synfin._core.sink cimport put_int
 
 cdef enum:
     SWEEP_NS = 1000000000    # capture time between sweeps where the slices are longer
-    SPARE_ROWS = 4           # what one segment may write (its key's expired record and a reused one), rounded up
+    SPARE_ROWS = 4           # what one segment may write (an expired record; a reused or evicted one), rounded up
 
 cdef inline bint rows_full(const Sink* sink) noexcept nogil:
     return sink.rows + SPARE_ROWS > sink.capacity

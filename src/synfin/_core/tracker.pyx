@@ -1,7 +1,7 @@
 """The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -12,7 +12,9 @@ from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
-from synfin._core.memory cimport ARENAS, arena_by_number, grow_table, init_arenas, reserve
+from synfin._core.memory cimport (
+    ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, grow_table, init_arenas, reserve,
+)
 from synfin._core.snapshot cimport live_record
 from synfin._core.stages cimport (
     OPEN_INTERVALS, Stages, decode_batch, prefetch_facts, prefetch_flows, track_batch,
@@ -23,11 +25,18 @@ from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
 import os
 
 from synfin import schema, states
-from synfin.errors import SynfinError
+from synfin.errors import ConfigError, SynfinError
 from synfin.settings import DUPLICATES, zeek_server_ports
 
+#: What a cap takes, in the order in which it does (core.pxd).
+RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 BLOCK_ROWS = 16_384
 INTERVAL_BLOCK_ROWS = 4_096
+#: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
+#: of input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
+INPUT_BYTES = 32 << 20
+ROWS_ON_THEIR_WAY = 2 * 122_880
+LEAST_BYTES = 16 << 20  # for connections
 
 
 @cython.final
@@ -79,6 +88,7 @@ cdef class Tracker:
                 raise MemoryError("no memory for a filter")
         if selection is not None:
             self._watch(selection)
+        self._bound(settings)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -133,6 +143,30 @@ cdef class Tracker:
         self.core.clock = NEVER
         return 0
 
+    cdef int _bound(self, settings) except -1:
+        # Last, since what the process has by now is what it needs beside connections.
+        cdef Core* core = self.core
+        cdef int got, i
+        cdef int64_t outside = INPUT_BYTES, least
+        for i in range(COL_COUNT):
+            if core.rows.columns[i].values != NULL:
+                outside += ROWS_ON_THEIR_WAY * <int64_t>max(core.rows.columns[i].width, 1)
+        core.config.max_flows = core.cap = settings.max_flows or UINT32_MAX
+        core.capped = settings.max_flows is not None or settings.max_memory is not None
+        if settings.max_memory is not None:
+            core.budget.limit = settings.max_memory
+            core.budget.spare = settings.max_memory // 8 + outside
+        got = reserve(core)
+        if got == NO_MEMORY:
+            raise MemoryError("no memory for a tracker")
+        if got == OVER_LIMIT:
+            least = (core.budget.beside + outside + LEAST_BYTES) // 7 * 8
+            raise ConfigError(
+                f"max_memory leaves no room for connections: the program has {core.budget.beside >> 20} MiB by itself, "
+                f"and input and output of these columns may take {outside >> 20}; give at least {(least >> 20) + 1}M"
+            )
+        return 0
+
     cdef int _open_intervals(self, settings) except -1:
         cdef Intervals* iv = &self.core.intervals
         cdef int i, shift = 10
@@ -174,20 +208,21 @@ cdef class Tracker:
         bool : True when the whole batch was tracked. False when finished rows must be taken first: call `take` until it
             returns None for both tables, then `feed` the same batch again; it goes on where it stopped.
         """
-        cdef bint done, failed = False
+        cdef bint done
+        cdef int got = RESERVED
         if self.core.programs != NULL:
             self._compile(batch)
         self._enter()
         with nogil:
             if self.stages.at >= self.stages.count:
-                failed = reserve(self.core) < 0
-                if not failed:
+                got = reserve(self.core)
+                if got == RESERVED:
                     decode_batch(self.core, self.stages, &batch.c)
                     prefetch_flows(self.core, self.stages)
                     prefetch_facts(self.core, self.stages)
-            done = not failed and track_batch(self.core, self.stages, &batch.c)
+            done = got == RESERVED and track_batch(self.core, self.stages, &batch.c)
         self.busy = False
-        if failed:
+        if got == NO_MEMORY:
             raise MemoryError(f"no memory for more than {self.core.table.count} live connections")
         return done
 
@@ -369,7 +404,7 @@ cdef class Tracker:
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
         names = (
-            "flows", "facts", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels", "others",
+            "flows", "facts", "ages", "others", "address_pairs", "closings", "troubles", "copies", "vlans", "tunnels",
             "held_others",
         )
         parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
@@ -406,6 +441,8 @@ cdef class Tracker:
             "closes": _counted("close", stats.closes),
             "closers": _counted("side", stats.closers),
             "end_reasons": _counted("end_reason", stats.end_reasons),
+            "evicted": {name: stats.evicted[i] for i, name in enumerate(RANK_NAMES) if stats.evicted[i]},
+            "cap": core.cap if core.capped else None,
             "counts": counts,
             "syn_resends": counts["syn_resends"],
             "retransmitted_segments": counts["retransmitted_segments"],

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfin.errors import ConfigError
-from synfin.settings import DUPLICATES, NS_PER_S, Settings, parse_duration, parse_end, parse_ports
+from synfin.settings import (
+    DUPLICATES,
+    MAX_FLOWS,
+    NS_PER_S,
+    Settings,
+    parse_duration,
+    parse_end,
+    parse_ports,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from synfin.sources.filter import Filter
@@ -140,6 +149,18 @@ def settings_options(command: Callable[..., Any], hidden: Collection[str] = ()) 
         click.option(
             "--duplicates", type=click.Choice(DUPLICATES), default=defaults["duplicates"], show_default=True,
             help="Packets that the capture point saw twice: keep them as they are, count the copies apart, or drop them.",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--max-flows", type=click.IntRange(1, MAX_FLOWS), metavar="N",
+            help="Follow at most N connections at once: one more ends another, unanswered SYNs first, as `evicted`.  [default: no cap]",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--max-memory", type=Parsed("size", parse_size), metavar="SIZE",
+            help="The same where the process would pass SIZE, such as 512M or 2G (powers of 1024).  [default: no cap]",
         )
     )  # fmt: skip
     for option in reversed(added):

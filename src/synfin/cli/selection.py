@@ -80,7 +80,7 @@ class Input:
         """A pass over the captures."""
         from synfin.sources.captures import CaptureInput
 
-        return CaptureInput(self.captures, window=self.window)
+        return CaptureInput(self.captures, window=self.window, max_memory=self.settings.max_memory)
 
 
 def none_matches(selection: Selection, connections: int, complete: bool) -> SynfinError:

@@ -33,7 +33,7 @@ def track(captures: tuple[str, ...], **options: Any) -> int:
     settings = settings_from(options)
     _check_input(captures, options["out"])
     rows = destination(options)
-    source = CaptureInput(list(captures), strict=options["strict"], window=window)
+    source = CaptureInput(list(captures), strict=options["strict"], window=window, max_memory=settings.max_memory)
     return Job(source, settings, rows, options, filter=filter).execute()
 
 

@@ -28,7 +28,7 @@ _HANDSHAKES = {
     "aborted": "an end reset the attempt before the handshake was complete",
     "unreachable": "an ICMP error said that the SYN did not arrive, and nothing answered it",
     "not_seen": "the first packet was neither SYN nor SYN-ACK: the connection is older than the capture",
-    "pending": "the input ended before the attempt was decided",
+    "pending": "the record ended, with the input or at the cap, before the attempt was decided",
 }
 _CLOSES = {
     "fin_4way": "when the second FIN came, the first was already acknowledged: FIN, ACK, FIN, ACK",
@@ -46,7 +46,7 @@ _REASONS = {
     "idle": "no packet came before the deadline",
     "attempt_timeout": "the attempt's deadline passed",
     "reuse": "a new connection began on the same ends",
-    "evicted": "the memory cap took the record",
+    "evicted": "the cap on connections or memory took the record",
     "end_of_input": "the input ended while the record was live",
 }
 _QUALITIES = {
@@ -58,7 +58,7 @@ _TIME_WAIT_ENDS = {
     "expired": "ended after the TIME-WAIT timeout",
     "reused": "ended by a new connection on the same ends",
     "reset": "ended by a RST",
-    None: "lasted when the input ended",
+    None: "lasted when the record ended, with the input or at the cap",
 }
 
 

@@ -107,6 +107,7 @@ def _connections(s: dict[str, Any]) -> list[str]:
     lines += _listed("  opening", s["handshakes"].items())
     lines += _listed("  closing", s["closes"].items())
     lines += _listed("  first FIN by", s["closers"].items())
+    lines += _evicted(s["evicted"], s["connections"], s["cap"])
     names = {"connections": "still open", "half_open": "half-open", "close_wait": "CLOSE-WAIT", "time_wait": "TIME-WAIT"}
     lines += _line("  at the end", ", ".join(f"{label} {end[name]:,}" for name, label in names.items()))
     peaks = (("half-open", s["half_open_peak"]), ("TIME-WAIT", s["time_wait_peak"]))
@@ -118,6 +119,17 @@ def _connections(s: dict[str, Any]) -> list[str]:
     lines += _listed("  ICMP errors", told)
     lines += _suspects(s["suspects"], s["accounting"]["in_records"])
     return lines
+
+
+def _evicted(counts: dict[str, int], records: int, cap: int | None) -> list[str]:
+    # Where open ones were evicted the result is not only cut: what they sent later begins records of its own.
+    if not counts:
+        return []
+    total = sum(counts.values())
+    kinds = _counts((name.replace("_", "-"), count) for name, count in counts.items())
+    text = f"{total:,} ({total * 1000 // records / 10}\0%) at the cap of {cap:,} at once: {kinds}"
+    again = "; what open ones sent later began new records" if counts.get("open") else ""
+    return [line.replace("\0", " ") for line in _line("  evicted", text + again)]
 
 
 def _suspects(count: int | None, packets: int) -> list[str]:

@@ -119,6 +119,8 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "closes": stats["closes"],
         "closers": stats["closers"],
         "end_reasons": stats["end_reasons"],
+        "evicted": stats["evicted"],
+        "cap": stats["cap"],
         "capture_drops": run.source.drops,
         "syn_resends": stats["syn_resends"],
         "retransmitted_segments": stats["retransmitted_segments"],

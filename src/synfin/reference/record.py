@@ -17,6 +17,8 @@ TIMEOUTS = {
     "unanswered": "attempt_timeout", "half_open": "half_open_timeout", "idle": "idle_timeout",
     "one_sided": "one_sided_timeout", "closing": "closing_timeout", "closed": "time_wait", "reset": "reset_linger",
 }  # fmt: skip
+#: Which record the cap takes first (SPEC section 8); among equals, the one whose last packet came first.
+EVICTION = {"unanswered": 0, "one_sided": 0, "half_open": 1, "closed": 2, "reset": 2, "idle": 3, "closing": 3}
 
 
 class Record:
@@ -60,6 +62,7 @@ class Record:
         self.time_wait_end: str | None = None
 
         self.restarted = self.last_effective = 0
+        self.last_order = 0  # place in the input of its last packet
         self.end_reason: str | None = None
         self.begin(first)
 
@@ -223,7 +226,7 @@ class Record:
                 self.happened("unreachable")
 
     def end(self, reason: str) -> None:
-        """The record ends: by ``deadline``, ``reuse`` or ``end_of_input``."""
+        """The record ends: by ``deadline``, ``reuse``, ``evicted`` or ``end_of_input``."""
         for segment in self.held:
             self.count_packet(segment)
             self.odd_syns += 1
@@ -236,7 +239,7 @@ class Record:
             self.end_reason = "attempt_timeout" if self.attempt else "idle"
         else:
             self.end_reason = reason
-        if reason != "end_of_input":
+        if reason not in {"evicted", "end_of_input"}:
             if self.handshake() == "unanswered":
                 self.happened("unanswered")
             elif self.handshake() == "half_open":
@@ -254,7 +257,7 @@ class Record:
                 return outcome
         if self.icmp and not self.synacks:
             return "unreachable"
-        if self.end_reason == "end_of_input":
+        if self.end_reason in {"evicted", "end_of_input"}:
             return "pending"
         return "half_open" if self.synacks else "unanswered"
 

@@ -14,6 +14,7 @@ from .decode import IcmpError, decode
 from .duplicates import Firsts
 from .icmp import Quote, quote
 from .intervals import COUNTS, IntervalTable
+from .record import EVICTION
 from .row import row
 from .segment import Segment, Skip
 from .time import Packet, Source, Stamped, effective, merge
@@ -113,6 +114,8 @@ class Tracker:
             self.end(key, "deadline", record.deadline())
             record, now = None, fresh
         resend = record is not None and record.is_resent_syn(segment)
+        if record is None:
+            self.make_room(clock)
         earlier = record.successor(segment) if record else []
         before: Counter[str] = Counter()
         if earlier is None:
@@ -128,6 +131,7 @@ class Tracker:
         self.count(segment, now, resend)
         segment.effective = now
         record.receive(segment)
+        record.last_order = segment.order
         self.enter(record, before, now)
         heapq.heappush(self.deadlines, (record.deadline(), self.packets, key))
 
@@ -164,6 +168,13 @@ class Tracker:
         self.outcomes(record, now)
         if reason != "end_of_input":
             self.intervals.change(now, Counter({name: -number for name, number in gauges.items()}))
+
+    def make_room(self, clock: int) -> None:
+        """One more record is to begin: at the cap, one ends at the input clock."""
+        if self.settings.max_flows is not None and len(self.live) >= self.settings.max_flows:
+            key = min(self.live, key=lambda key: (EVICTION[self.live[key].phase()], self.live[key].last_order))
+            self.intervals.count(clock, "evicted")
+            self.end(key, "evicted", clock)
 
     def expire(self, until: int) -> None:
         """End every record whose deadline has come."""
@@ -205,7 +216,7 @@ def track(
     Parameters
     ----------
     sources : (name, packets) of each file, in path order; names become ``first_file``.
-    settings : of the run; defaults if None.
+    settings : of the run; defaults if None. `max_memory` is a bound of the core's own and plays no part.
     window : packets before the first instant (ns since 1970), or from the second on, are ``outside_window``.
     matches : of the others, those for which it is not true are ``filtered``.
 

@@ -11,6 +11,7 @@ from synfin.errors import CaptureOpenError, NotACaptureError
 from synfin.sources import merge
 from synfin.sources.ahead import AHEAD_BYTES, Room, read_ahead, usable_cores
 from synfin.sources.looks import ACCEPTED
+from synfin.sources.parts import MAX_PART_BYTES
 from synfin.sources.paths import expand
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, ClockIncident, FileReport, InputReport
@@ -35,6 +36,7 @@ class CaptureInput:
     chunk_bytes : the most bytes that are read at a time.
     window : packets outside it are counted and left out, and do not move the clock.
     ahead_bytes : memory for the content of compressed files that are unpacked before their turn.
+    max_memory : bytes that the process may have, if that is bounded: an eighth of them, at most, for what is unpacked ahead.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class CaptureInput:
         chunk_bytes: int = CHUNK_BYTES,
         window: Window | None = None,
         ahead_bytes: int = AHEAD_BYTES,
+        max_memory: int | None = None,
     ):
         self.files: list[str] = []
         self.interfaces = Interfaces()
@@ -74,8 +77,11 @@ class CaptureInput:
         self._merger = merge.Merger(window.start_ns, window.end_ns) if window else merge.Merger()
         self._open: dict[int, Reader] = {}
         self._ahead: dict[int, Reader] = {}  # files whose turn has not come
-        self._room = Room(ahead_bytes)
         self._cores = usable_cores()
+        if max_memory is not None:
+            ahead_bytes = min(ahead_bytes, max_memory // 8)
+            self._cores = max(1, min(self._cores, ahead_bytes // (2 * MAX_PART_BYTES)))
+        self._room = Room(ahead_bytes)
         self._past_bytes = 0
         self.drops: int | None = None
         self._untold_drops: int | None = None  # of files without packets, which have no time: told with another file's
