@@ -1,0 +1,19 @@
+from typing import Any, final
+
+from synfin._core.batch import PacketBatch
+
+MOST_WORKERS: int
+
+@final
+class Round:
+    workers: int
+    knows_drops: bool
+    def __init__(self, workers: int) -> None: ...
+    def clear(self) -> None: ...
+    def add_drops(self, count: int) -> None: ...
+
+@final
+class Router:
+    def __init__(self, workers: int, whole: bool, filtered: bool) -> None: ...
+    def route(self, batch: PacketBatch, start: int, round: Round) -> tuple[int, bool]: ...
+    def stats(self) -> dict[str, Any]: ...
