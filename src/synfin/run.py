@@ -5,11 +5,12 @@ Nothing here knows Arrow, files of rows, or a terminal.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synfin.errors import CaptureFormatError
+from synfin.errors import CaptureFormatError, ConfigError
 from synfin.settings import Selection, Settings
 
 if TYPE_CHECKING:
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
     from synfin._core.block import Block
     from synfin.sources.report import InputReport
     from synfin.workers import Workers
+
+MOST_WORKERS = 64
+_MOST_BY_DEFAULT = 4  # what one thread that frames keeps busy
+_SMALL_BYTES = 1 << 24  # one worker is done with it before several pay
+
+
+def choose_workers(asked: int | None, bytes_total: int | None) -> int:
+    """How many workers to track on: as many as `asked`, or None for as many as help, never more than cores.
+
+    `bytes_total` is the size of the input, None where nobody knows. Raises ConfigError for a number out of range.
+    """
+    if asked is None:
+        if bytes_total is not None and bytes_total < _SMALL_BYTES:
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, _MOST_BY_DEFAULT)
+    if not 1 <= asked <= MOST_WORKERS:
+        raise ConfigError(f"workers must be between 1 and {MOST_WORKERS}, not {asked}")
+    return asked
 
 
 class Source(Protocol):

@@ -11,7 +11,6 @@ anywhere, and no lock stays taken.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,9 +18,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from synfin._core.merging import IntervalMerge
-from synfin._core.route import MOST_WORKERS, Round, Router
+from synfin._core.route import Round, Router
 from synfin._core.tracker import Tracker
-from synfin.errors import ConfigError, SynfinError
+from synfin.errors import SynfinError
 
 if TYPE_CHECKING:
     from synfin._core.batch import PacketBatch
@@ -30,23 +29,6 @@ if TYPE_CHECKING:
 
 _ROUNDS = 3  # one that is filled, and two on their way
 _CREDIT = 2  # blocks of rows, or of parts of intervals, that a worker may be ahead of those who take them
-_SMALL_BYTES = 1 << 24  # an input that one worker has done before several pay
-_MOST_BY_DEFAULT = 4  # more than one framing thread keeps busy
-
-
-def choose_workers(asked: int | None, bytes_total: int | None) -> int:
-    """How many workers to use: as many as `asked`; None for as many as help on this machine.
-
-    `bytes_total` is the size of the input, None where nobody knows. Raises ConfigError for a number out of range.
-    """
-    if asked is None:
-        if bytes_total is not None and bytes_total < _SMALL_BYTES:
-            return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, _MOST_BY_DEFAULT)
-    if not 1 <= asked <= MOST_WORKERS:
-        raise ConfigError(f"workers must be between 1 and {MOST_WORKERS}, not {asked}")
-    return asked
 
 
 class Workers:
@@ -71,8 +53,7 @@ class Workers:
             Tracker(settings, flow_columns, interval_columns, _one_at_a_time(filter), one_of_several=True)
             for _ in range(count)
         ]
-        whole = filter is not None or settings.checksum == "verify"
-        self._router = Router(count, whole, filter is not None)
+        self._router = Router(count, not self._trackers[0].headers_suffice, filter is not None)
         self._merge = IntervalMerge(count, settings.interval, interval_columns, settings.duplicates != "keep")
         self._free = [Round(count) for _ in range(_ROUNDS)]
         self._round: Round | None = None  # the one that is filled

@@ -2,8 +2,6 @@ from typing import Any, final
 
 from synfin._core.batch import PacketBatch
 
-MOST_WORKERS: int
-
 @final
 class Round:
     workers: int

@@ -27,8 +27,6 @@ cdef enum:
     PROTOCOL_TCP = 6
     NOBODY = -1              # a skip that has been counted
 
-MOST_WORKERS = 64
-
 # A packet's place: the worker, and how many of its bytes the tracker looks at.
 cdef struct Place:
     int worker
@@ -165,7 +163,7 @@ cdef class Router:
     Parameters
     ----------
     workers : how many.
-    whole : trackers look at all bytes of a packet (a filter, checksums); else only its headers are handed on.
+    whole : trackers look beyond the headers (`Tracker.headers_suffice`); else only these are handed on.
     filtered : a filter comes before every other reason to skip a packet, and trackers apply it.
     """
 

@@ -238,6 +238,11 @@ cdef class Tracker:
         return (sweep(self.core, self.core.clock - self.core.config.reorder)
                 and (not round.steps or step_back(self.core, round.step_ns)))
 
+    @property
+    def headers_suffice(self):
+        """Whether a packet cut after its TCP header gives the same rows."""
+        return self.filter is None and not self.core.config.verify_checksums and not self.core.config.others
+
     def take_parts(self):
         """This worker's parts of the intervals that have ended (`IntervalMerge.add`); empty bytes for none."""
         cdef bytes parts = (<char*>self.core.parts.room)[:self.core.parts.used]
