@@ -160,9 +160,9 @@ def test_examples(path):
 
 
 @needs_captures
-@pytest.mark.parametrize("row", captures(), ids=lambda row: row["file"])
+@pytest.mark.parametrize("row", captures(), ids=lambda row: row["path"])
 def test_captures(row):
-    same_for_all([CAPTURES / row["file"]], Settings(), (2, 3))
+    same_for_all([CAPTURES / row["path"]], Settings(), (2, 3))
 
 
 def test_all_examples_as_one_stream_in_small_chunks():

@@ -78,7 +78,7 @@ cdef inline bint _peek(const PacketRef* p, int workers, Place* place) noexcept n
         place.worker = _worker6(p.data + ip + 8, p.data + ip + 24, be32(p.data + at), workers)
     else:
         return False
-    place.size = min(at + <uint32_t>(p.data[at + 12] >> 4) * 4, p.captured_len)
+    place.size = min(at + max(<uint32_t>(p.data[at + 12] >> 4) * 4, <uint32_t>20), p.captured_len)
     return True
 
 # ------------------------------------------------------------------------------------------------ round
