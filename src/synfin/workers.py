@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from synfin._core.block import Block
     from synfin.settings import Settings
 
-_ROUNDS = 3  # one that is filled, and two on their way
-_CREDIT = 2  # blocks of rows, or of parts of intervals, that a worker may be ahead of those who take them
+_ROUNDS = 4  # one that is filled, and three on their way
+_CREDIT = 1  # blocks of rows, or of parts of intervals, that a worker may be ahead of those who take them
 
 
 class Workers:
