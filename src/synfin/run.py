@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from synfin.workers import Workers
 
 MOST_WORKERS = 64
-_MOST_BY_DEFAULT = 4  # what one thread that frames keeps busy
+_MOST_BY_DEFAULT = 8  # what one thread that frames keeps busy (docs/performance.md, Workers)
 _SMALL_BYTES = 1 << 24  # one worker is done with it before several pay
 
 

@@ -188,7 +188,7 @@ class Workers:
     def _serve(self, which: int) -> None:
         tracker, told = self._trackers[which], self._told[which]
         try:
-            while (round := self._work[which].get()) is not None:
+            while (round := self._work[which].get()) is not None and not self._closed:
                 while not tracker.work(round, which):
                     self._hand_over(which)
                 self._tell_parts(which)
