@@ -38,14 +38,17 @@ def rows_of(block, table: str) -> list[dict]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def fast(paths, settings: Settings | None = None, columns=None, **source) -> tuple[list[dict], list[dict], dict]:
+def fast(
+    paths, settings: Settings | None = None, columns=None, workers: int = 1, **source
+) -> tuple[list[dict], list[dict], dict]:
     """Flow rows (of the default columns, or of these), interval rows and the tracker's account of captures, by the core.
 
     The accounting identity must hold.
     """
     from synfin.sources.captures import CaptureInput
 
-    run = Run(CaptureInput([str(path) for path in paths], **source), settings or Settings(), flow_columns=columns)
+    opened = CaptureInput([str(path) for path in paths], **source)
+    run = Run(opened, settings or Settings(), flow_columns=columns, workers=workers)
     tables: dict[str, list[dict]] = {"flows": [], "intervals": []}
     for table, block in run.blocks():
         tables[table] += rows_of(block, table)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import CaptureFormatError, ConfigError
-from synfin.run import Run
+from synfin.run import Run, choose_workers
 from synfin.schema import TABLES, Column
 from synfin.settings import FROM_TEXT, Settings
 
@@ -45,6 +45,7 @@ def scan(
     end: Instant | None = None,
     settings: Settings | None = None,
     strict: bool = False,
+    workers: int | None = None,
     **keywords: Any,
 ) -> Scan:
     """Track captures as a stream of Arrow record batches, in memory bounded by the connections live at once.
@@ -65,6 +66,7 @@ def scan(
     settings : how to track; or single settings as keywords: ``idle_timeout="5m"`` (nanoseconds if a number),
         ``max_memory="2G"`` (bytes if a number).
     strict : a last packet that is cut is an error, too.
+    workers : on how many cores to track; as many as help by default. The rows do not depend on it, but their order does.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def scan(
 
     Raises
     ------
-    ConfigError : a table, profile, column or setting that does not exist; a filter that libpcap does not take, or no libpcap;
+    ConfigError : a table, profile, column or setting that does not exist; a number of workers out of range; a filter that libpcap does not take, or no libpcap;
         a window that holds nothing.
     """
     if settings is not None and keywords:
@@ -83,12 +85,13 @@ def scan(
     if settings is None:
         taken = {k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()}
         settings = Settings(**taken)
+    choose_workers(workers, None, settings)  # an error is told now
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
     from synfin.sources.window import Window
 
     layout, wanted = Layout.choose(table, columns, profile), None if filter is None else Filter(filter)
-    return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end))
+    return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end), workers=workers)
 
 
 def read(
@@ -102,6 +105,7 @@ def read(
     end: Instant | None = None,
     settings: Settings | None = None,
     strict: bool = False,
+    workers: int | None = None,
     **keywords: Any,
 ) -> pa.Table:
     """Track captures and return all rows. Parameters are those of `scan`.
@@ -124,7 +128,7 @@ def read(
 
     stream = scan(
         paths, table=table, profile=profile, columns=columns, filter=filter, start=start, end=end, settings=settings,
-        strict=strict, **keywords,
+        strict=strict, workers=workers, **keywords,
     )  # fmt: skip
     batches: list[pa.RecordBatch] = []
     try:
@@ -152,6 +156,7 @@ class Scan:
         *,
         filter: Filter | None = None,
         window: Window | None = None,
+        workers: int | None = None,
     ):
         self._paths = [os.fspath(paths)] if isinstance(paths, str | os.PathLike) else [os.fspath(p) for p in paths]
         self._layout = layout
@@ -159,6 +164,7 @@ class Scan:
         self._strict = strict
         self._filter = filter
         self._window = window
+        self._workers = workers
         self._stdin_taken = False
         #: Of the last pass that came to its end: the tracker's account, and what was wrong with the input, in sentences.
         self.stats: dict[str, Any] | None = None
@@ -197,7 +203,8 @@ class Scan:
         source = CaptureInput(
             self._paths, strict=self._strict, window=self._window, max_memory=self._settings.max_memory
         )
-        run = Run(source, self._settings, filter=self._filter, **wanted)
+        workers = choose_workers(self._workers, source.bytes_total, self._settings)
+        run = Run(source, self._settings, filter=self._filter, workers=workers, **wanted)
         for _, block in run.blocks():
             yield layout.batch(block)
         self.stats, self.warnings = run.tracker.stats(), run.report.warnings

@@ -5,17 +5,44 @@ Nothing here knows Arrow, files of rows, or a terminal.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synfin.errors import CaptureFormatError
+from synfin.errors import CaptureFormatError, ConfigError
 from synfin.settings import Selection, Settings
 
 if TYPE_CHECKING:
     from synfin._core.batch import PacketBatch
     from synfin._core.block import Block
     from synfin.sources.report import InputReport
+    from synfin.workers import Workers
+
+MOST_WORKERS = 64
+_MOST_BY_DEFAULT = 8  # what one thread that frames keeps busy (docs/performance.md, Workers)
+_SMALL_BYTES = 1 << 24  # one worker is done with it before several pay
+
+
+def choose_workers(asked: int | None, bytes_total: int | None, settings: Settings) -> int:
+    """How many workers to track on: as many as `asked`, or None for as many as help, never more than cores.
+
+    `bytes_total` is the size of the input, None where nobody knows. What a cap takes next depends on all connections,
+    so it needs one worker. Raises ConfigError for a number out of range, and for a cap with several.
+    """
+    capped = settings.max_flows or settings.max_memory
+    if capped and asked is not None and asked > 1:
+        raise ConfigError("a cap on connections or memory (--max-flows, --max-memory) needs --workers 1")
+    if capped:
+        return 1
+    if asked is None:
+        if bytes_total is not None and bytes_total < _SMALL_BYTES:
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, _MOST_BY_DEFAULT)
+    if not 1 <= asked <= MOST_WORKERS:
+        raise ConfigError(f"workers must be between 1 and {MOST_WORKERS}, not {asked}")
+    return asked
 
 
 class Source(Protocol):
@@ -94,6 +121,8 @@ class Run:
     filter : gives the BPF program for a link type (`synfin.sources.filter.Filter`); packets that it rejects are skipped.
     selection : records whose packets the tracker is to tell (`Tracker.selected`).
     tick : called after every batch of packets.
+    workers : how many cores to track on (`synfin.workers`). With several, rows come in another order. A selection, and a
+        source that waits for packets (live), have one.
     """
 
     def __init__(
@@ -106,9 +135,8 @@ class Run:
         filter: Callable[[int], bytes] | None = None,
         selection: Selection | None = None,
         tick: Callable[[], None] | None = None,
+        workers: int = 1,
     ):
-        from synfin._core.tracker import Tracker
-
         self.source = source
         self.settings = settings
         self.tick = tick
@@ -116,7 +144,16 @@ class Run:
         wanted = {"flows": flow_columns, "intervals": interval_columns}
         self.tables = [table for table, columns in wanted.items() if columns is None or columns]
         flows, intervals = (None if columns is None else list(columns) for columns in wanted.values())
-        self.tracker = Tracker(settings, flows, intervals, filter, selection)
+        self._workers: Workers | None = None
+        if workers > 1 and selection is None:
+            from synfin.workers import Workers
+
+            self.tracker = self._workers = Workers(workers, settings, flows, intervals, filter)
+        else:
+            from synfin._core.tracker import Tracker
+
+            self.tracker = Tracker(settings, flows, intervals, filter, selection)
+        self._interfaces_told = -1
         self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
         self.bytes_read = 0  #: likewise
         self._reading = False
@@ -149,6 +186,8 @@ class Run:
         finally:
             # Closing forgets what was going on in files that are still open (after an interruption).
             self.report, self.bytes_read = self.source.report, self.source.bytes_read
+            if self._workers:
+                self._workers.close()
             self.source.close()
 
     def track(self, batch: PacketBatch) -> bool:
@@ -171,6 +210,7 @@ class Run:
             self._reading = True
             more = self.source.fill(batch)
             self._reading = False
+            self._tell_names()
             return more
         except KeyboardInterrupt:
             self._reading = False
@@ -178,8 +218,13 @@ class Run:
                 raise
             return False
 
+    def _tell_names(self) -> None:
+        # Whoever tracks these packets may finish rows of them at any time from now on.
+        if len(self.source.interfaces) != self._interfaces_told:
+            self.tracker.names(list(self.source.files), list(self.source.interfaces))
+            self._interfaces_told = len(self.source.interfaces)
+
     def _take(self, force: bool) -> Iterator[tuple[str, Block]]:
-        self.tracker.names(list(self.source.files), list(self.source.interfaces))
         for table in ("flows", "intervals"):
             while (block := self.tracker.take(table, force)) is not None:
                 if table in self.tables:

@@ -117,6 +117,19 @@ def test_columns_interval_and_profile(synfin, capture, tmp_path):
     assert set(pq.read_table(path)["interval_ns"].to_pylist()) == {100_000_000}
 
 
+def test_workers_change_nothing_but_the_order_of_rows(synfin, capture, tmp_path):
+    tables, summaries = [], []
+    for workers in (1, 3):
+        path = tmp_path / f"{workers}.parquet"
+        code, out, _ = synfin("track", capture, "--workers", workers, "-o", path, "--table", "flows", "--json")
+        summary = json.loads(out)
+        assert code == 0
+        tables.append(sorted(map(str, pq.read_table(path).drop_columns("first_seen").to_pylist())))
+        summaries.append({name: summary[name] for name in summary if name not in ("seconds", "packets_per_second", "outputs")})
+    assert tables[0] == tables[1] and len(tables[0]) == ROWS
+    assert summaries[0] == summaries[1]
+
+
 def test_rows_on_standard_output(synfin, capture):
     code, out, err = synfin("track", capture, "-o", "-", "--format", "jsonl", "--columns", "handshake")
     assert code == 0

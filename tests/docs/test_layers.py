@@ -18,7 +18,8 @@ MAY_USE = {
     "settings": {"errors"},
     "_core": FACTS | {"_core"},
     "sources": {"errors", "sources", "_core.types", "_core.bytes", "_core.batch"},
-    "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report"},
+    "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report", "workers"},
+    "workers": FACTS | {"_core.tracker", "_core.batch", "_core.block", "_core.route", "_core.merging"},
     "output": FACTS | {"output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
@@ -33,9 +34,9 @@ MAY_USE = {
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
-    "tunnel", "tcp", "checksum", "decode", "key", "duplicates", "watch", "sink", "intervals", "core", "ages", "data", "machine", "copies",
-    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "memory", "stages", "batch",
-    "block", "snapshot", "tracker", "probe",
+    "tunnel", "tcp", "checksum", "decode", "key", "duplicates", "watch", "sink", "intervals", "parts", "core", "ages", "data", "machine", "copies",
+    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "memory", "stages", "account", "batch",
+    "block", "snapshot", "route", "merging", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}
 PACKET = {"bytes", "types", "declared"}

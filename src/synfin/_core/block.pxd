@@ -2,6 +2,9 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.sink cimport AddressBook, Sink
 
+cdef enum:
+    INTERVAL_BLOCK_ROWS = 4096
+
 
 cdef class Memory:
     cdef void* start
@@ -15,6 +18,7 @@ cdef class Block:
     cdef dict _dictionaries
 
 
+cdef tuple asked_columns(columns, wanted)
 cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses) except -1
 cdef void sink_close(Sink* sink) noexcept
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts)

@@ -165,6 +165,18 @@ cdef tuple texts_of_bytes(ColumnBuffer* column, uint32_t rows, bint hashed):
     return text_dictionary([f"1:{b64encode(digest).decode()}" for digest in digests])
 
 
+cdef tuple asked_columns(columns, wanted):
+    """Names of all columns of a table, and of each its kind, None where it is not wanted (`wanted`: None for the usual)."""
+    names = [column.name for column in columns]
+    if wanted is not None:
+        unknown = set(wanted) - set(names)
+        if unknown:
+            raise SynfinError(f"no such column: {', '.join(sorted(unknown))}")
+    if wanted is None:
+        return names, [None if column.optional else column.kind for column in columns]
+    return names, [column.kind if column.name in wanted else None for column in columns]
+
+
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
     """The sink's rows as a block; the sink has no buffers afterwards. `texts`: column -> run-wide list of its texts."""
     cdef Block block = Block()

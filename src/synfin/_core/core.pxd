@@ -10,6 +10,7 @@ from synfin._core.filter cimport Program
 from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
 from synfin._core.key cimport NO_VLAN, Key, flow_id_of, key_hash
+from synfin._core.parts cimport Parts
 from synfin._core.sink cimport Sink
 from synfin._core.types cimport *
 from synfin._core.watch cimport Watch
@@ -114,6 +115,7 @@ cdef struct Core:
     Intervals intervals
     Sink rows
     Sink interval_rows
+    Parts parts              # instead of interval rows, where the tracker is one of several
     Stats stats
     int64_t clock            # input clock: the highest that a packet brought
     Program* programs        # by link type; NULL: no filter

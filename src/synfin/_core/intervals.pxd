@@ -17,6 +17,7 @@ cdef enum:
     G_HALF_OPEN = ICOL_HALF_OPEN - ICOL_SYN_SENT
     G_HALF_CLOSED = ICOL_HALF_CLOSED - ICOL_SYN_SENT
     G_MIDSTREAM = ICOL_MIDSTREAM - ICOL_SYN_SENT
+    PEAKS = 3                # gauges of which a row tells the highest value, too
     SLICES = 10              # of one interval
     RTT_BUCKETS = 128 + 56 * 64
 
@@ -40,9 +41,9 @@ cdef struct Intervals:
     int64_t next_slice       # the lowest open one; NEVER before the first packet
     int64_t last_used        # the highest slice with a change or count
     int64_t gauges[GAUGES]   # as of the end of the last closed slice
-    int64_t peaks[3]         # opening, half_open, time_wait within the interval of next_slice
-    int64_t run_peak[3]
-    int64_t run_peak_at[3]
+    int64_t course[PEAKS][SLICES]    # opening, half_open, time_wait at the ends of the slices of next_slice's interval
+    int64_t run_peak[PEAKS]
+    int64_t run_peak_at[PEAKS]
     RttHistogram run_rtt[2]
     int64_t run_counts[COUNTS]
     uint32_t slice_mask
@@ -53,6 +54,10 @@ cdef struct Intervals:
     Interval* near           # the interval that counted last, which covers [near_from, near_to)
     int64_t near_from
     int64_t near_to
+
+# The gauge of a peak.
+cdef inline int peak_gauge(int peak) noexcept nogil:
+    return G_OPENING if peak == 0 else (G_HALF_OPEN if peak == 1 else G_TIME_WAIT)
 
 cdef inline int64_t floor_div(int64_t a, int64_t b) noexcept nogil:
     cdef int64_t q = a // b          # cdivision: rounds towards zero

@@ -19,9 +19,6 @@ cdef extern from "core.h" nogil:
     void prefetch_read(const void* p)
     void prefetch_write(const void* p)
 
-cdef enum:
-    OPEN_INTERVALS = 1100    # a step back writes all open intervals at once; Settings bounds them
-
 # What a batch is on its way through the stages.
 cdef struct Stages:
     uint32_t count
@@ -170,9 +167,8 @@ cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noe
                     track_quote(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
         if packet.flags & PF_STEP_BACK:
             stages.stepping = True
-            if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
+            if not step_back(core, packet.time_ns):
                 return False
-            step_back(core, packet.time_ns)
             stages.stepping = False
         stages.at += 1
     return True

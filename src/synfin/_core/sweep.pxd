@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, forget_all
+from synfin._core.parts cimport part_put, parts_full
 from synfin._core.record cimport end_record, expire_record
 from synfin._core.sink cimport put_int
 
@@ -68,38 +69,52 @@ cdef inline void put_quantiles(Sink* s, int base, const RttHistogram* h) noexcep
     put_int(s, base + 2, rtt_quantile(h, 99))
     put_int(s, base + 3, h.max)
 
+# Writes one row, with the gauges and their course as they stand.
+cdef inline void put_interval_row(Sink* s, const Intervals* iv, int64_t number, bint complete, const Interval* interval,
+                                  bint knows_duplicates) noexcept nogil:
+    cdef int64_t peak
+    cdef int i, j
+    put_int(s, ICOL_INTERVAL_START, number * iv.interval_ns)
+    put_int(s, ICOL_INTERVAL_NS, iv.interval_ns)
+    put_int(s, ICOL_COMPLETE, complete)
+    for i in range(GAUGES):
+        put_int(s, ICOL_SYN_SENT + i, iv.gauges[i])
+    for i in range(PEAKS):
+        peak = 0
+        for j in range(SLICES):
+            peak = max(peak, iv.course[i][j])
+        put_int(s, ICOL_OPENING_PEAK + i, peak)
+    for i in range(COUNTS):
+        if ((ICOL_SYNS + i != ICOL_CAPTURE_DROPS or iv.knows_drops)
+                and (ICOL_SYNS + i != ICOL_CAPTURE_DUPLICATES or knows_duplicates)):
+            put_int(s, ICOL_SYNS + i, interval.counts[i])
+    put_quantiles(s, ICOL_RTT_SERVER_P50_NS, &interval.rtt[0])
+    put_quantiles(s, ICOL_RTT_CLIENT_P50_NS, &interval.rtt[1])
+    s.rows += 1
+
+# Whether no further interval may end before Python has taken what is finished.
+cdef inline bint intervals_full(const Core* core) noexcept nogil:
+    return parts_full(&core.parts) if core.parts.room != NULL else rows_full(&core.interval_rows)
+
 # Writes the row of the interval that ends with the last closed slice, unless nothing happened in it.
 cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef Interval* interval = &iv.intervals[number & iv.interval_mask]
-    cdef Sink* s = &core.interval_rows
     cdef bint used = interval.used
     cdef int i
     for i in range(GAUGES):
         if iv.gauges[i]:
             used = True
-    if used:
-        put_int(s, ICOL_INTERVAL_START, number * iv.interval_ns)
-        put_int(s, ICOL_INTERVAL_NS, iv.interval_ns)
-        put_int(s, ICOL_COMPLETE, complete)
-        for i in range(GAUGES):
-            put_int(s, ICOL_SYN_SENT + i, iv.gauges[i])
-        for i in range(3):
-            put_int(s, ICOL_OPENING_PEAK + i, iv.peaks[i])
-        for i in range(COUNTS):
-            if ((ICOL_SYNS + i != ICOL_CAPTURE_DROPS or iv.knows_drops)
-                    and (ICOL_SYNS + i != ICOL_CAPTURE_DUPLICATES or core.config.duplicates != DUP_KEEP)):
-                put_int(s, ICOL_SYNS + i, interval.counts[i])
-        put_quantiles(s, ICOL_RTT_SERVER_P50_NS, &interval.rtt[0])
-        put_quantiles(s, ICOL_RTT_CLIENT_P50_NS, &interval.rtt[1])
-        s.rows += 1
+    if used and core.parts.room != NULL:
+        part_put(&core.parts, core.stats.steps, number, complete, iv, interval)
+    elif used:
+        put_interval_row(&core.interval_rows, iv, number, complete, interval, core.config.duplicates != DUP_KEEP)
     for i in range(2):
         if interval.rtt[i].samples:
             memset(interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
             interval.rtt[i].samples = 0
             interval.rtt[i].max = 0
-    for i in range(3):
-        iv.peaks[i] = 0
+    memset(iv.course, 0, sizeof(iv.course))
     memset(interval.counts, 0, sizeof(interval.counts))
     interval.used = False
     iv.near_from = iv.near_to = NEVER
@@ -108,21 +123,18 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
 cdef inline void close_slice(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef Slice* s = &iv.slices[iv.next_slice & iv.slice_mask]
-    cdef int i
+    cdef int i, at
     if s.used:
         for i in range(GAUGES):
             iv.gauges[i] += s.change[i]
         memset(s, 0, sizeof(Slice))
-    for i in range(3):
-        if iv.gauges[peak_gauge(i)] > iv.peaks[i]:
-            iv.peaks[i] = iv.gauges[peak_gauge(i)]
-        if iv.peaks[i] > iv.run_peak[i]:
-            iv.run_peak[i] = iv.peaks[i]
+    at = <int>(iv.next_slice - floor_div(iv.next_slice, SLICES) * SLICES)
+    for i in range(PEAKS):
+        iv.course[i][at] = iv.gauges[peak_gauge(i)]
+        if iv.course[i][at] > iv.run_peak[i]:
+            iv.run_peak[i] = iv.course[i][at]
             iv.run_peak_at[i] = iv.next_slice * iv.slice_ns
     iv.next_slice += 1
-
-cdef inline int peak_gauge(int peak) noexcept nogil:
-    return G_OPENING if peak == 0 else (G_HALF_OPEN if peak == 1 else G_TIME_WAIT)
 
 # The first open slice once nothing is left that could change a gauge before `slice_number`: gaps of years cost nothing.
 cdef inline void skip_silence(Core* core, int64_t slice_number) noexcept nogil:
@@ -143,7 +155,7 @@ cdef inline bint sweep(Core* core, int64_t until) noexcept nogil:
         end = (iv.next_slice + 1) * iv.slice_ns
         if end > until:
             break
-        if rows_full(&core.interval_rows) or not sweep_deadlines(core, end - 1):
+        if intervals_full(core) or not sweep_deadlines(core, end - 1):
             return False
         close_slice(core)
         if iv.next_slice % SLICES == 0:
@@ -163,22 +175,28 @@ cdef inline void start_clock(Core* core, int64_t clock) noexcept nogil:
     core.intervals.last_used = core.intervals.next_slice - 1
     core.next_sweep = clock - core.config.reorder
 
-# Closes all open slices as they stand and writes the intervals in hand as not complete. Before: the interval sink has
-# room for every open interval.
-cdef inline void cut_intervals(Core* core) noexcept nogil:
+# Closes all open slices as they stand and writes the intervals in hand as not complete. Returns False when a sink is
+# full; another call goes on.
+cdef inline bint cut_intervals(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef int64_t last = floor_div(core.clock, iv.slice_ns)
     while iv.next_slice <= last:
+        if intervals_full(core):
+            return False
         close_slice(core)
         if iv.next_slice % SLICES == 0 or iv.next_slice > last:
             put_interval(core, floor_div(iv.next_slice - 1, SLICES), False)
+    return True
 
-# The input clock steps back (SPEC 2): deadlines and last effective times move with it, the intervals in hand are cut.
-cdef inline void step_back(Core* core, int64_t clock) noexcept nogil:
+# The input clock steps back (SPEC 2): deadlines and last effective times move with it, the intervals in hand are cut. What
+# the clock has reached before is settled first, whenever the last sweep was. Returns False when a sink is full; another
+# call goes on.
+cdef inline bint step_back(Core* core, int64_t clock) noexcept nogil:
     cdef int64_t by = core.clock - clock
     cdef uint32_t number
     cdef Flow* flow
-    cut_intervals(core)
+    if not sweep(core, core.clock - core.config.reorder) or not cut_intervals(core):
+        return False
     forget_all(&core.firsts)
     start_clock(core, clock)
     memset(core.wheel.heads, 0, sizeof(core.wheel.heads))
@@ -191,6 +209,7 @@ cdef inline void step_back(Core* core, int64_t clock) noexcept nogil:
         flow.last_effective -= by
         timer_link(core, number, facts_of(core, number), wheel_slot(&core.wheel, flow.deadline))
     core.stats.steps += 1
+    return True
 
 # ------------------------------------------------------------------------------------------------ end of input
 

@@ -5,9 +5,10 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from synfin._core.account cimport new_histogram, peaks_of, quantiles_of, skips_of
 from synfin._core.arena cimport arena_bytes, arena_free
 from synfin._core.batch cimport PacketBatch
-from synfin._core.block cimport sink_close, sink_open, sink_take
+from synfin._core.block cimport INTERVAL_BLOCK_ROWS, asked_columns, sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
@@ -15,11 +16,12 @@ from synfin._core.linktype cimport LK_UNKNOWN, first_layer
 from synfin._core.memory cimport (
     ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, grow_table, init_arenas, reserve,
 )
+from synfin._core.route cimport Round, Share
 from synfin._core.snapshot cimport live_record
 from synfin._core.stages cimport (
-    OPEN_INTERVALS, Stages, decode_batch, prefetch_facts, prefetch_flows, track_batch,
+    Stages, decode_batch, prefetch_facts, prefetch_flows, track_batch,
 )
-from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, sweep
+from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
 
 import os
@@ -31,12 +33,12 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 #: What a cap takes, in the order in which it does (core.pxd).
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 BLOCK_ROWS = 16_384
-INTERVAL_BLOCK_ROWS = 4_096
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
 #: of input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
 INPUT_BYTES = 32 << 20
 ROWS_ON_THEIR_WAY = 2 * 122_880
 LEAST_BYTES = 16 << 20  # for connections
+PARTS_BYTES = 1 << 20
 
 
 @cython.final
@@ -50,6 +52,7 @@ cdef class Tracker:
         for none.
     filter : gives the BPF program (struct bpf_insn, native byte order) for a link type; None for no filter.
     selection : a synfin.settings.Selection; the packets of its records are then told by `selected`.
+    one_of_several : packets come in rounds (`work`), and instead of rows of the interval table it tells its parts of them.
 
     Notes
     -----
@@ -65,15 +68,15 @@ cdef class Tracker:
     cdef bint busy
     cdef object filter
 
-    def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None):
+    def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None, bint one_of_several=False):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         if self.core == NULL or self.stages == NULL:
             raise MemoryError("no memory for a tracker")
         self.files = []
         self.interfaces = []
-        self.flow_names, self.flow_kinds = _asked(schema.FLOWS, flow_columns)
-        self.interval_names, self.interval_kinds = _asked(schema.INTERVALS, interval_columns)
+        self.flow_names, self.flow_kinds = asked_columns(schema.FLOWS, flow_columns)
+        self.interval_names, self.interval_kinds = asked_columns(schema.INTERVALS, interval_columns)
         self._configure(settings)
         self._open_intervals(settings)
         init_arenas(self.core)
@@ -89,6 +92,11 @@ cdef class Tracker:
         if selection is not None:
             self._watch(selection)
         self._bound(settings)
+        if one_of_several:
+            self.core.parts.size = PARTS_BYTES
+            self.core.parts.room = <uint8_t*>malloc(PARTS_BYTES)
+            if self.core.parts.room == NULL:
+                raise MemoryError("no memory for the interval table")
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -107,6 +115,7 @@ cdef class Tracker:
             free(self.core.intervals.run_rtt[1].buckets)
             sink_close(&self.core.rows)
             sink_close(&self.core.interval_rows)
+            free(self.core.parts.room)
             if self.core.programs != NULL:
                 for i in range(65536):
                     free(self.core.programs[i].steps)
@@ -187,9 +196,9 @@ cdef class Tracker:
         if iv.slices == NULL or iv.intervals == NULL:
             raise MemoryError("no memory for the interval table")
         for i in range(2):
-            iv.run_rtt[i].buckets = _histogram()
+            iv.run_rtt[i].buckets = new_histogram()
             for number in range(iv.interval_mask + 1):
-                iv.intervals[<uint32_t>number].rtt[i].buckets = _histogram()
+                iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
 
     cdef int _open_rows(self) except -1:
@@ -211,33 +220,83 @@ cdef class Tracker:
         cdef bint done
         cdef int got = RESERVED
         if self.core.programs != NULL:
-            self._compile(batch)
+            self._compile(&batch.c)
         self._enter()
         with nogil:
-            if self.stages.at >= self.stages.count:
-                got = reserve(self.core)
-                if got == RESERVED:
-                    decode_batch(self.core, self.stages, &batch.c)
-                    prefetch_flows(self.core, self.stages)
-                    prefetch_facts(self.core, self.stages)
-            done = got == RESERVED and track_batch(self.core, self.stages, &batch.c)
+            done = self._track(&batch.c, &got)
         self.busy = False
         if got == NO_MEMORY:
             raise MemoryError(f"no memory for more than {self.core.table.count} live connections")
         return done
 
-    cdef int _compile(self, PacketBatch batch) except -1:
+    cdef bint _track(self, const Batch* batch, int* got) noexcept nogil:
+        if self.stages.at >= self.stages.count:
+            got[0] = reserve(self.core)
+            if got[0] != RESERVED:
+                return False
+            decode_batch(self.core, self.stages, batch)
+            prefetch_flows(self.core, self.stages)
+            prefetch_facts(self.core, self.stages)
+        return track_batch(self.core, self.stages, batch)
+
+    def work(self, Round round not None, int worker):
+        """Track the share of a worker in a round, and let the clock reach the round's end. Returns like `feed`."""
+        cdef Share* share = &round.shares[worker]
+        cdef bint done
+        cdef int got = RESERVED
+        cdef uint32_t i
+        if self.core.programs != NULL:
+            for i in range(share.at, share.count):
+                self._compile(&share.batches[i])
+        self._enter()
+        with nogil:
+            done = self._work(round, share, &got) and (round.clock == NEVER or self._reach(round))
+        self.busy = False
+        if got == NO_MEMORY:
+            raise MemoryError(f"no memory for more than {self.core.table.count} live connections")
+        if done and worker == 0 and round.knows_drops:
+            self.add_drops(round.drops)
+        return done
+
+    cdef bint _work(self, Round round, Share* share, int* got) noexcept nogil:
+        if self.core.clock == NEVER and round.first_clock != NEVER:
+            start_clock(self.core, round.first_clock)
+        while share.at < share.count:
+            if not self._track(&share.batches[share.at], got):
+                return False
+            share.at += 1
+        return True
+
+    cdef bint _reach(self, Round round) noexcept nogil:
+        # The clock that all workers are told.
+        if round.clock > self.core.clock:
+            self.core.clock = round.clock
+        return (sweep(self.core, self.core.clock - self.core.config.reorder)
+                and (not round.steps or step_back(self.core, round.step_ns)))
+
+    @property
+    def headers_suffice(self):
+        """Whether a packet cut after its TCP header gives the same rows."""
+        return self.filter is None and not self.core.config.verify_checksums and not self.core.config.others
+
+    def take_parts(self):
+        """This worker's parts of the intervals that have ended (`IntervalMerge.add`); empty bytes for none."""
+        cdef bytes parts = (<char*>self.core.parts.room)[:self.core.parts.used]
+        self.core.parts.used = 0
+        return parts
+
+    cdef int _compile(self, const Batch* batch) except -1:
         # Fetches the program of every link type that is new in the batch.
         cdef uint32_t i
         cdef Program* program
         cdef const uint8_t* start
         cdef bytes code
-        for i in range(batch.c.count):
-            program = &self.core.programs[batch.c.packets[i].link_type]
+        for i in range(batch.count):
+            program = &self.core.programs[batch.packets[i].link_type]
             # A link type that is not decoded has a name of its own among the skips, and libpcap knows few of them.
-            if program.steps != NULL or first_layer(batch.c.packets[i].link_type) == LK_UNKNOWN:
+            if program.steps != NULL or first_layer(batch.packets[i].link_type) == LK_UNKNOWN:
                 continue
-            code = self.filter(batch.c.packets[i].link_type)
+            code = self.filter(batch.packets[i].link_type)
             start = code
             program.count = <uint32_t>(len(code) // sizeof(Instruction))
             program.steps = <Instruction*>malloc(len(code) + 1)
@@ -333,9 +392,8 @@ cdef class Tracker:
         if not self.finished:
             if not finish_records(core, &self.finishing):
                 return False
-            if core.interval_rows.rows + OPEN_INTERVALS > core.interval_rows.capacity:
+            if not cut_intervals(core):
                 return False
-            cut_intervals(core)
             self.finished = True
         return True
 
@@ -350,8 +408,7 @@ cdef class Tracker:
         Without `force`, only a full block is given.
         """
         cdef Sink* sink = &self.core.rows if table == "flows" else &self.core.interval_rows
-        if sink.rows == 0 or not (force or rows_full(sink) or (
-                table != "flows" and sink.rows + OPEN_INTERVALS > sink.capacity)):
+        if sink.rows == 0 or not (force or rows_full(sink)):
             return None
         if table == "flows":
             block = sink_take(sink, self.flow_names, self.flow_kinds,
@@ -418,8 +475,6 @@ cdef class Tracker:
         cdef Stats* stats = &core.stats
         cdef Intervals* iv = &core.intervals
         cdef int i
-        skips = {name: stats.skips[code] for code, (name, _) in enumerate(schema.SKIPS) if stats.skips[code]}
-        skips.update({f"link_type_{i}": stats.link_types[i] for i in range(65536) if stats.link_types[i]})
         known = core.clock != NEVER
         gauge_names = [column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1]]
         count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
@@ -429,7 +484,7 @@ cdef class Tracker:
             "packets_in_records": stats.packets_in_records,
             "records": stats.records,
             "live": core.table.count,
-            "skips": skips,
+            "skips": skips_of(stats, schema.SKIPS),
             "ip_bytes": stats.ip_bytes,
             "first_time_ns": stats.first_time if stats.packets else None,
             "last_time_ns": stats.last_time if stats.packets else None,
@@ -447,46 +502,11 @@ cdef class Tracker:
             "syn_resends": counts["syn_resends"],
             "retransmitted_segments": counts["retransmitted_segments"],
             "gauges": {name: iv.gauges[i] for i, name in enumerate(gauge_names)},
-            "opening_peak": _peak(iv, 0),
-            "half_open_peak": _peak(iv, 1),
-            "time_wait_peak": _peak(iv, 2),
-            "rtt": {"server": _quantiles(&iv.run_rtt[0]), "client": _quantiles(&iv.run_rtt[1])},
+            **peaks_of(iv),
+            "rtt": {"server": quantiles_of(&iv.run_rtt[0]), "client": quantiles_of(&iv.run_rtt[1])},
             "memory": self.memory(),
         }
 
 
-cdef uint32_t* _histogram() except NULL:
-    cdef uint32_t* buckets = <uint32_t*>calloc(RTT_BUCKETS, sizeof(uint32_t))
-    if buckets == NULL:
-        raise MemoryError("no memory for the interval table")
-    return buckets
-
-
-cdef tuple _asked(columns, wanted):
-    names = [column.name for column in columns]
-    if wanted is not None:
-        unknown = set(wanted) - set(names)
-        if unknown:
-            raise SynfinError(f"no such column: {', '.join(sorted(unknown))}")
-    if wanted is None:
-        return names, [None if column.optional else column.kind for column in columns]
-    return names, [column.kind if column.name in wanted else None for column in columns]
-
-
 cdef dict _counted(str enum, int64_t* counts):
     return {name: counts[code] for code, name in enumerate(schema.ENUMS[enum]) if counts[code]}
-
-
-cdef _peak(Intervals* iv, int which):
-    if not iv.run_peak[which]:
-        return {"value": 0, "time_ns": None}
-    return {"value": iv.run_peak[which], "time_ns": iv.run_peak_at[which]}
-
-
-cdef dict _quantiles(const RttHistogram* h):
-    if h.samples == 0:
-        return {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}
-    return {
-        "count": h.samples, "p50": rtt_quantile(h, 50), "p90": rtt_quantile(h, 90), "p99": rtt_quantile(h, 99),
-        "max": h.max,
-    }

@@ -75,6 +75,7 @@ class Job:
     rows : where rows go (`destination`).
     options : the command's other options.
     filter : which packets are tracked; None for all (`Run`).
+    workers : how many cores to track on (`Run`).
     stop : called by the first SIGINT or SIGTERM, to end the run in order; a second one ends the program at once. None: the
         run is broken off, and the input counts as not read to its end.
     """
@@ -87,12 +88,14 @@ class Job:
         options: dict[str, Any],
         *,
         filter: Callable[[int], bytes] | None = None,
+        workers: int = 1,
         stop: Callable[[], None] | None = None,
     ):
         self.source = source
         self.settings = settings
         self.target, self.layouts = rows
         self.filter = filter
+        self.workers = workers
         self.stop = stop
         self.head = options["head"] or 0
         self.as_json = options["as_json"]
@@ -137,7 +140,10 @@ class Job:
         if "flows" in self.layouts:
             flows = list(dict.fromkeys([*self.layouts["flows"].names, *flows]))
         intervals = self.layouts["intervals"].names if "intervals" in self.layouts else []
-        run = Run(self.source, self.settings, flow_columns=flows, interval_columns=intervals, filter=self.filter, tick=progress.tick)
+        run = Run(
+            self.source, self.settings, flow_columns=flows, interval_columns=intervals, filter=self.filter, tick=progress.tick,
+            workers=self.workers,
+        )  # fmt: skip
         progress.watch(run)
         return run
 

@@ -11,11 +11,13 @@ import click
 from synfin.cli.job import Job, destination, job_options
 from synfin.cli.options import narrowing_from, narrowing_options, settings_from, settings_options
 from synfin.errors import ConfigError
+from synfin.run import MOST_WORKERS, choose_workers
 
 
 @click.command(short_help="Track captures: rows and a summary.")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...")
 @click.option("--strict", is_flag=True, help="Exit 1 also when only the last packet of a capture is cut.")
+@click.option("--workers", type=click.IntRange(1, MOST_WORKERS), metavar="N", help="Track on N cores. The rows are the same, in another order.  [default: as many as help]")
 @narrowing_options
 @job_options
 @settings_options
@@ -34,7 +36,8 @@ def track(captures: tuple[str, ...], **options: Any) -> int:
     _check_input(captures, options["out"])
     rows = destination(options)
     source = CaptureInput(list(captures), strict=options["strict"], window=window, max_memory=settings.max_memory)
-    return Job(source, settings, rows, options, filter=filter).execute()
+    workers = choose_workers(options["workers"], source.bytes_total, settings)
+    return Job(source, settings, rows, options, filter=filter, workers=workers).execute()
 
 
 def _check_input(captures: tuple[str, ...], out: str | None) -> None:

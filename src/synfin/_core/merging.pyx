@@ -1,0 +1,195 @@
+"""The interval table of several workers: their parts of intervals become rows, as one tracker would write them."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from synfin._core.account cimport new_histogram, peaks_of, quantiles_of
+from synfin._core.block cimport INTERVAL_BLOCK_ROWS, asked_columns, sink_close, sink_open, sink_take
+from synfin._core.intervals cimport *
+from synfin._core.parts cimport Bucket, Part
+from synfin._core.sink cimport Sink
+from synfin._core.sweep cimport put_interval_row, rows_full
+
+from synfin import schema
+from synfin.errors import SynfinError
+
+
+# What one worker has told of the round in hand.
+cdef struct Told:
+    const char* at           # the next part
+    const char* end
+    bint ended
+
+
+@cython.final
+cdef class IntervalMerge:
+    """Makes rows of the parts that workers tell, round by round.
+
+    At the end of a round all workers have reached the same clock: the intervals that ended within it did so for all of
+    them. Within a round each worker tells its parts in order, so that an interval is whole when every worker has told a
+    later one or has ended the round.
+
+    Parameters
+    ----------
+    workers : how many.
+    interval_ns : length of an interval.
+    columns : names of the columns to write; None for all.
+    knows_duplicates : rows say how many capture duplicates there were.
+    """
+
+    cdef Intervals total         # run_peak, run_rtt, and the row in hand
+    cdef Interval interval
+    cdef Told* told
+    cdef list parts              # of each worker: what `told` points into
+    cdef list names, kinds
+    cdef Sink rows
+    cdef int workers
+    cdef bint knows_duplicates
+
+    def __cinit__(self, int workers, int64_t interval_ns, columns, bint knows_duplicates):
+        cdef int i
+        self.workers = workers
+        self.told = <Told*>calloc(workers, sizeof(Told))
+        if self.told == NULL:
+            raise MemoryError("no memory for the interval table")
+        self.parts = [None] * workers
+        self.total.interval_ns = interval_ns
+        self.total.slice_ns = interval_ns // SLICES
+        self.knows_duplicates = knows_duplicates
+        for i in range(2):
+            self.total.run_rtt[i].buckets = new_histogram()
+            self.interval.rtt[i].buckets = new_histogram()
+        self.names, self.kinds = asked_columns(schema.INTERVALS, columns)
+        self._open()
+
+    def __dealloc__(self):
+        cdef int i
+        free(self.told)
+        for i in range(2):
+            free(self.total.run_rtt[i].buckets)
+            free(self.interval.rtt[i].buckets)
+        sink_close(&self.rows)
+
+    cdef int _open(self) except -1:
+        sink_open(&self.rows, self.names, self.kinds, INTERVAL_BLOCK_ROWS, False)
+        return 0
+
+    def waits_for(self):
+        """The first worker without whom nothing more can be settled in this round; None when all have ended it."""
+        cdef int i
+        for i in range(self.workers):
+            if not self.told[i].ended and self.told[i].at == self.told[i].end:
+                return i
+        return None
+
+    def add(self, int worker, bytes parts not None):
+        """Take the next parts of a worker (`Tracker.take_parts`), whose earlier ones are settled."""
+        cdef Told* told = &self.told[worker]
+        if told.at != told.end:
+            raise SynfinError("parts of intervals came before their turn")
+        self.parts[worker] = parts
+        told.at = parts
+        told.end = told.at + len(parts)
+
+    def end(self, int worker):
+        """The worker has ended the round."""
+        self.told[worker].ended = True
+
+    def next_round(self, bint knows_drops):
+        """All workers have ended the round, and all is settled. From now on rows say how many packets were lost, or not."""
+        cdef int i
+        for i in range(self.workers):
+            self.told[i].ended = False
+        self.total.knows_drops |= knows_drops
+
+    def settle(self):
+        """Write the rows of which all is known. False when finished rows must be taken first."""
+        cdef bint done
+        with nogil:
+            done = self._settle()
+        return done
+
+    cdef bint _settle(self) noexcept nogil:
+        cdef const Part* first
+        cdef int i
+        while True:
+            first = NULL
+            for i in range(self.workers):
+                if self.told[i].at != self.told[i].end:
+                    first = _earlier(first, <const Part*>self.told[i].at)
+                elif not self.told[i].ended:
+                    return True
+            if first == NULL:
+                return True
+            if rows_full(&self.rows):
+                return False
+            self._write(first.epoch, first.number, first.complete)
+
+    cdef void _write(self, int64_t epoch, int64_t number, bint complete) noexcept nogil:
+        cdef const Part* part
+        cdef Intervals* total = &self.total
+        cdef int i, j
+        memset(total.gauges, 0, sizeof(total.gauges))
+        memset(total.course, 0, sizeof(total.course))
+        memset(self.interval.counts, 0, sizeof(self.interval.counts))
+        for i in range(2):
+            if self.interval.rtt[i].samples:
+                memset(self.interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
+                self.interval.rtt[i].samples = 0
+        for i in range(self.workers):
+            part = <const Part*>self.told[i].at
+            if self.told[i].at != self.told[i].end and part.epoch == epoch and part.number == number:
+                self._add_part(part)
+                self.told[i].at += sizeof(Part) + (part.buckets[0] + part.buckets[1]) * sizeof(Bucket)
+        for i in range(PEAKS):
+            for j in range(SLICES):
+                if total.course[i][j] > total.run_peak[i]:
+                    total.run_peak[i] = total.course[i][j]
+                    total.run_peak_at[i] = (number * SLICES + j) * total.slice_ns
+        put_interval_row(&self.rows, total, number, complete, &self.interval, self.knows_duplicates)
+
+    cdef void _add_part(self, const Part* part) noexcept nogil:
+        cdef const Bucket* bucket = <const Bucket*>(part + 1)
+        cdef int i, j
+        cdef uint32_t k
+        for i in range(GAUGES):
+            self.total.gauges[i] += part.gauges[i]
+        for i in range(PEAKS):
+            for j in range(SLICES):
+                self.total.course[i][j] += part.course[i][j]
+        for i in range(COUNTS):
+            self.interval.counts[i] += part.counts[i]
+        for i in range(2):
+            for k in range(part.buckets[i]):
+                _add_bucket(&self.interval.rtt[i], bucket, part.rtt_max[i])
+                _add_bucket(&self.total.run_rtt[i], bucket, part.rtt_max[i])
+                bucket += 1
+
+    def take(self, bint force=False):
+        """A block of finished rows, or None. Without `force`, only a full block is given."""
+        if self.rows.rows == 0 or not (force or rows_full(&self.rows)):
+            return None
+        block = sink_take(&self.rows, self.names, self.kinds, {})
+        self._open()
+        return block
+
+    def stats(self):
+        """What the rows of the whole run come to: the part of `Tracker.stats` that is no sum over trackers."""
+        return {
+            **peaks_of(&self.total),
+            "rtt": {"server": quantiles_of(&self.total.run_rtt[0]), "client": quantiles_of(&self.total.run_rtt[1])},
+        }
+
+
+cdef inline const Part* _earlier(const Part* one, const Part* other) noexcept nogil:
+    if one == NULL or other.epoch < one.epoch or (other.epoch == one.epoch and other.number < one.number):
+        return other
+    return one
+
+
+cdef inline void _add_bucket(RttHistogram* h, const Bucket* bucket, int64_t most) noexcept nogil:
+    h.max = most if h.samples == 0 or most > h.max else h.max
+    h.buckets[bucket.place] += bucket.samples
+    h.samples += bucket.samples
