@@ -123,7 +123,9 @@ def record(name: str, facts: Mapping[str, str], command: str, summary: str, raw:
     folder.mkdir(parents=True, exist_ok=True)
     lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     busy = float(facts["load at the start"]) > 0.2
-    warning = "\n**Other programs were running: these figures show that it works, not how fast it is.**\n" if busy else ""
+    warning = (
+        "\n**Other programs were running: these figures show that it works, not how fast it is.**\n" if busy else ""
+    )
     (folder / "README.md").write_text(f"# One run of the benchmarks\n{warning}\n{lines}\n- command: `{command}`\n")
     (folder / "summary.md").write_text(summary)
     with (folder / "raw.csv").open("w", newline="") as file:

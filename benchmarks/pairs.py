@@ -33,7 +33,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     ours, theirs = HERE.parent / "src", arguments.other / "src"
-    print("| capture           | other, cpu s | this, cpu s | ratio | of single pairs |\n| --- | ---: | ---: | ---: | --- |")
+    print(
+        "| capture           | other, cpu s | this, cpu s | ratio | of single pairs |\n| --- | ---: | ---: | ---: | --- |"
+    )
     for case in speed_cases(arguments.scale, arguments.only):
         capture = generate(case, arguments.folder)
         seconds(ours, capture, [])  # warms the page cache
