@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docs_ladder
+import docs_memory
 import docs_recipes
 import docs_states
 
@@ -62,6 +63,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "flows": lambda: command("columns", "--format", "markdown"),
     "intervals": lambda: command("columns", "--table", "intervals", "--format", "markdown"),
     "skips": skips,
+    "memory": docs_memory.figure,
     "diagram": docs_states.diagram,
     "arrows": docs_states.arrows,
     "events": docs_states.events,
