@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cases import CASES, Case, generate, memory_cases, speed_cases
-from measuring import EMPTY_PCAP, HERE, Command, Row, machine, measure, raw_row, record, repeat
+from measuring import EMPTY_PCAP, HERE, Command, Row, alternate, machine, measure, raw_row, record
 
 
 class Speed(NamedTuple):
@@ -27,7 +27,7 @@ class Speed(NamedTuple):
     cpu: float
     wall: float
     ratio: float
-    peak_bytes: int
+    peak_bytes: float
 
 
 class Memory(NamedTuple):
@@ -56,22 +56,16 @@ def bench_speed(cases: list[Case], folder: Path, runs: int, raw: list[Row]) -> l
     """One row for each capture and command: medians over `runs`, start-up taken off."""
     empty = folder / "empty.pcap"
     empty.write_bytes(EMPTY_PCAP)
-    started: dict[str, tuple[float, float]] = {}
     rows = []
     for case in cases:
         path = generate(case, folder)
         connections = int(re.search(r"(\d+) flows", measure([HERE / "build/floor", path]).output)[1])
-        floor = None
-        for (name, command), start in zip(
-            commands(case, path, folder).items(), commands(case, empty, folder).values(), strict=True
-        ):
-            if name not in started:
-                before = repeat("empty", name, start, runs, raw)
-                started[name] = before.wall, before.cpu
-            took = repeat(case.name, name, command, runs, raw)
-            wall, cpu = took.wall - started[name][0], took.cpu - started[name][1]
-            floor = floor or cpu
-            rows.append(Speed(case.name, name, case.packets, connections, cpu, wall, cpu / floor, took.peak_bytes))
+        start = alternate("empty", commands(case, empty, folder), runs, raw)
+        took = alternate(case.name, commands(case, path, folder), runs, raw)
+        floor = took["floor"].cpu - start["floor"].cpu
+        for name, used in took.items():
+            cpu, wall = used.cpu - start[name].cpu, used.wall - start[name].wall
+            rows.append(Speed(case.name, name, case.packets, connections, cpu, wall, cpu / floor, used.peak_bytes))
             print(speed_line(rows[-1]), flush=True)
     return rows
 

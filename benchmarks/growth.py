@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import chart
 from cases import Case, generate
-from measuring import EMPTY_PCAP, HERE, Medians, Row, cache_bytes, machine, record, repeat
+from measuring import EMPTY_PCAP, HERE, Medians, Row, alternate, cache_bytes, machine, record
 
 #: Packets for each connection: an opening takes 3, so that most of the time is not spent there.
 _PACKETS_EACH = 10
@@ -49,11 +49,11 @@ def measured(cases: list[Case], folder: Path, runs: int, raw: list[Row], keep: b
     empty = folder / "empty.pcap"
     empty.write_bytes(EMPTY_PCAP)
     programs = {"track": [sys.executable, "-m", "synfin", "track"], "floor": [HERE / "build/floor"]}
-    start = {name: repeat("empty", name, [*program, empty], runs, raw) for name, program in programs.items()}
+    start = alternate("empty", {name: [*program, empty] for name, program in programs.items()}, runs, raw)
     points = []
     for case in cases:
         path = generate(case, folder)
-        took = {name: repeat(case.name, name, [*program, path], runs, raw) for name, program in programs.items()}
+        took = alternate(case.name, {name: [*program, path] for name, program in programs.items()}, runs, raw)
         less = {
             name: Medians(*(max(a - b, 0) for a, b in zip(took[name], start[name], strict=True))) for name in programs
         }

@@ -36,7 +36,7 @@ class Medians(NamedTuple):
 
     wall: float
     cpu: float
-    peak_bytes: int
+    peak_bytes: float
 
 
 def measure(command: Command, limit_s: float | None = None) -> Usage:
@@ -75,13 +75,23 @@ def _wait(process: subprocess.Popen, until: float | None):
         time.sleep(0.02)
 
 
-def repeat(capture: str, what: str, command: Command, runs: int, raw: list[Row]) -> Medians:
-    """Medians; every single run goes to `raw`. A run before those warms the page cache and is not counted."""
-    measure(command)
-    results = [measure(command) for _ in range(runs)]
-    raw += [raw_row(capture, what, number, result) for number, result in enumerate(results, 1)]
-    wall, cpu, peak = (statistics.median(column) for column in list(zip(*results, strict=True))[:3])
-    return Medians(wall, cpu, int(peak))
+def alternate(capture: str, commands: Mapping[str, Command], runs: int, raw: list[Row]) -> dict[str, Medians]:
+    """Medians of each command's runs; every single run goes to `raw`.
+
+    The commands take turns, so that what disturbs the machine for a while disturbs all of them. A first round warms the
+    page cache and is not counted.
+    """
+    results: dict[str, list[Usage]] = {name: [] for name in commands}
+    for number in range(runs + 1):
+        for name, command in commands.items():
+            result = measure(command)
+            if number:
+                results[name].append(result)
+                raw.append(raw_row(capture, name, number, result))
+    return {
+        name: Medians(*(statistics.median(getattr(run, field) for run in found) for field in Medians._fields))
+        for name, found in results.items()
+    }
 
 
 def raw_row(capture: str, what: str, run: int, usage: Usage) -> Row:

@@ -84,7 +84,7 @@ def _lines(struct: Struct) -> list[str]:
     rows = []
     for start in range(0, struct.size, _LINE):
         fields = [f"{field.name} {field.size}" for field in struct.fields if start <= field.offset < start + _LINE]
-        rest = textwrap.wrap(" ".join(cell.replace(" ", "\0") for cell in fields), 104) or ["(goes on)"]
+        rest = textwrap.wrap(" ".join(cell.replace(" ", "\0") for cell in fields), 104) or ["…"]
         cells = [line.replace(" ", " · ").replace("\0", " ") for line in rest]
         rows += [f"{start if number == 0 else '':>5}  {line}" for number, line in enumerate(cells)]
     return rows
