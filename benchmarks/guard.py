@@ -37,7 +37,7 @@ _TRACK = "import os, sys; os.urandom = lambda size: b's' * size; from synfin.cli
 #: Nothing that chance or the processor decides: the C library has its routines in several variants.
 _FIXED = {
     "PYTHONHASHSEED": "0",
-    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F_Usable,-AVX512F,-AVX2_Usable,-AVX2,-ERMS,-FSRM",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM",
 }
 
 
