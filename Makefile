@@ -9,14 +9,16 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo build test test-all test-debug fuzz lint docs agreement examples bench truth dist lakehouse spark clean
+.PHONY: help demo build test test-all test-debug fuzz lint docs agreement examples bench bench-peers guard truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
 	@echo "make test                 the tests, at most 5 minutes"
 	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
 	@echo "make test-debug           make test with bounds checks, AddressSanitizer and UBSan (gcc)"
-	@echo "make lint docs agreement fuzz examples bench truth dist lakehouse spark clean"
+	@echo "make bench bench-peers    speed and memory beside a bare loop, and beside other programs"
+	@echo "make guard                instructions for each packet against a stored budget (valgrind)"
+	@echo "make lint docs agreement fuzz examples truth dist lakehouse spark clean"
 
 demo: $(VENV)/.built
 	@$(VENV)/bin/synfin track "$(CAPTURE)" --head 30
@@ -58,6 +60,13 @@ examples:
 
 bench: $(VENV)/.built
 	$(MAKE) -C benchmarks bench PYTHON="$(abspath $(PY))"
+
+# With nfstream and dpkt in .venv (pip install nfstream dpkt) these run, too.
+bench-peers: $(VENV)/.built
+	$(MAKE) -C benchmarks bench-peers PYTHON="$(abspath $(PY))"
+
+guard: $(VENV)/.built
+	$(MAKE) -C benchmarks guard PYTHON="$(abspath $(PY))"
 
 truth: $(VENV)/.tested
 	$(MAKE) -C benchmarks truth PYTHON="$(abspath $(PY))"

@@ -1,61 +1,33 @@
 """Speed and memory of `synfin track` on generated captures, beside a loop that only walks and counts (floor.c).
 
 Every measurement is a process of its own: its processor time (user and system) and peak memory come from the kernel's
-account of it. The time that synfin takes for an empty capture, its start-up, is taken off; the floor has none.
+account of it. What the same command takes for an empty capture, its start-up, is taken off.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
-import os
-import platform
-import statistics
-import struct
-import subprocess
+import re
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).parent
-EMPTY_PCAP = struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
-
-
-class Case(NamedTuple):
-    """A capture to measure on: `connections` open at once, `span` seconds of capture time."""
-
-    name: str
-    packets: int
-    connections: int
-    span: int
-    snaplen: int = 96
-    ipv6_share: float = 0.1
-    payload: str = "full"
-
-
-class Usage(NamedTuple):
-    """What one process took: seconds on the clock and on processors, bytes of memory at most."""
-
-    wall: float
-    cpu: float
-    peak_bytes: int
-    output: str
+from cases import CASES, Case, generate, memory_cases, speed_cases
+from measuring import EMPTY_PCAP, HERE, Command, Row, alternate, machine, measure, raw_row, record
 
 
 class Speed(NamedTuple):
-    """A line of the table of speeds: medians in seconds, million packets per processor second, ratio to the floor."""
+    """A line of the table of speeds: medians in seconds, ratio to the floor, microseconds for each connection."""
 
     capture: str
     what: str
     packets: int
+    connections: int
     cpu: float
     wall: float
-    mpps: float
     ratio: float
+    peak_bytes: float
 
 
 class Memory(NamedTuple):
@@ -68,106 +40,34 @@ class Memory(NamedTuple):
     account: str
 
 
-Row = dict[str, str | int]
-
-
-def speed_cases(scale: float) -> list[Case]:
-    """Few and many connections, snapped and whole packets, a burst and the same load over minutes."""
-    sizes = (
-        (20, "snapped", 4),
-        (500, "snapped", 10),
-        (20, "full", 2),
-        (500, "full", 3),
-    )  # thousands, millions of packets
-    return [
-        Case(
-            f"{int(thousands * scale)}k-{cut}-{span}s",
-            int(millions * 1_000_000 * scale),
-            int(thousands * 1000 * scale),
-            span,
-            96 if cut == "snapped" else 262144,
-        )
-        for thousands, cut, millions in sizes
-        for span in (1, 240)
-    ]
-
-
-def memory_cases(scale: float) -> list[tuple[Case, Case]]:
-    """Connections with a complete handshake, data both ways and no loss: many, and the few that are taken off."""
-    return [
-        (
-            Case(f"memory-{family}", int(9_000_000 * scale), int(1_000_000 * scale), 20, 96, share, "small"),
-            Case(f"memory-{family}-few", 100_000, 1_000, 20, 96, share, "small"),
-        )
-        for family, share in (("ipv4", 0.0), ("ipv6", 1.0))
-    ]
-
-
-def measure(command: list[str | Path]) -> Usage:
-    """Runs a command to its end. Raises RuntimeError if it fails."""
-    with tempfile.TemporaryFile() as output:
-        begin = time.perf_counter()
-        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{text}")
-    return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
-
-
-def generate(case: Case, folder: Path) -> Path:
-    """The case's capture, made unless this generator has made it before."""
-    path = folder / f"{case.name}-{case.packets}.pcap"
-    if path.exists() and path.stat().st_mtime > (HERE / "build/traffic").stat().st_mtime:
-        return path
-    parts = {
-        "--packets": case.packets, "--connections-open": case.connections, "--span": case.span,
-        "--snaplen": case.snaplen, "--ipv6-share": case.ipv6_share, "--payload": case.payload,
-        "--mix": "longlived", "-o": path.with_suffix(".part"),
-    }  # fmt: skip
-    measure([HERE / "build/traffic", *(part for pair in parts.items() for part in pair)])
-    path.with_suffix(".part").rename(path)
-    return path
-
-
-def commands(path: Path, folder: Path) -> dict[str, list[str | Path]]:
-    """What is measured on a capture."""
+def commands(case: Case, path: Path, folder: Path) -> dict[str, Command]:
+    """What is measured on a capture; the floor first."""
     track = [sys.executable, "-m", "synfin", "track", path]
-    return {
-        "track": track,
-        "copies counted": [*track, "--duplicates", "count"],
-        "track to Parquet": [*track, "-o", folder / "bench.parquet"],
-        "floor": [HERE / "build/floor", path],
-    }
+    chosen: dict[str, Command] = {"floor": [HERE / "build/floor", path], "track": track}
+    if case.name == "slow":
+        chosen["track to Parquet"] = [*track, "-o", folder / "bench.parquet"]
+    if case.name == "syns":
+        # A record for every SYN is what the cap is there against.
+        chosen["track, capped"] = [*chosen.pop("track"), "--max-flows", str(max(case.packets // 20, 1))]
+    return chosen
 
 
 def bench_speed(cases: list[Case], folder: Path, runs: int, raw: list[Row]) -> list[Speed]:
     """One row for each capture and command: medians over `runs`, start-up taken off."""
     empty = folder / "empty.pcap"
     empty.write_bytes(EMPTY_PCAP)
-    start = {name: repeat("empty", name, command, runs, raw) for name, command in commands(empty, folder).items()}
-    start["floor"] = (0.0, 0.0)
     rows = []
     for case in cases:
         path = generate(case, folder)
-        floor_cpu = None
-        for name, command in reversed(commands(path, folder).items()):
-            wall, cpu = (a - b for a, b in zip(repeat(case.name, name, command, runs, raw), start[name], strict=True))
-            floor_cpu = floor_cpu or cpu  # the first of them
-            rows.append(Speed(case.name, name, case.packets, cpu, wall, case.packets / cpu / 1e6, cpu / floor_cpu))
+        connections = int(re.search(r"(\d+) flows", measure([HERE / "build/floor", path]).output)[1])
+        start = alternate("empty", commands(case, empty, folder), runs, raw)
+        took = alternate(case.name, commands(case, path, folder), runs, raw)
+        floor = took["floor"].cpu - start["floor"].cpu
+        for name, used in took.items():
+            cpu, wall = used.cpu - start[name].cpu, used.wall - start[name].wall
+            rows.append(Speed(case.name, name, case.packets, connections, cpu, wall, cpu / floor, used.peak_bytes))
             print(speed_line(rows[-1]), flush=True)
     return rows
-
-
-def repeat(capture: str, what: str, command: list[str | Path], runs: int, raw: list[Row]) -> tuple[float, float]:
-    """Median wall and processor seconds; every single run goes to `raw`. The first run of a case only warms the cache."""
-    measure(command)
-    results = [measure(command) for _ in range(runs)]
-    raw += [raw_row(capture, what, number, result) for number, result in enumerate(results, 1)]
-    return statistics.median(r.wall for r in results), statistics.median(r.cpu for r in results)
 
 
 _STATS = """
@@ -196,17 +96,11 @@ def bench_memory(cases: list[tuple[Case, Case]], folder: Path, raw: list[Row]) -
     return rows
 
 
-def raw_row(capture: str, what: str, run: int, usage: Usage) -> Row:
-    return {
-        "capture": capture, "what": what, "run": run, "wall_s": f"{usage.wall:.4f}", "cpu_s": f"{usage.cpu:.4f}",
-        "peak_bytes": usage.peak_bytes,
-    }  # fmt: skip
-
-
 def speed_line(row: Speed) -> str:
     return (
-        f"| {row.capture:<17} | {row.what:<16} | {row.packets:>10,} | {row.cpu:>7.2f} | {row.wall:>7.2f} "
-        f"| {row.mpps:>6.2f} | {row.ratio:>5.2f} |"
+        f"| {row.capture:<7} | {row.what:<16} | {row.packets:>10,} | {row.connections:>10,} | {row.cpu:>7.2f} "
+        f"| {row.wall:>7.2f} | {row.packets / row.cpu / 1e6:>6.2f} | {row.cpu / row.packets * 1e9:>6.0f} "
+        f"| {row.cpu / row.connections * 1e6:>7.2f} | {row.ratio:>6.2f} | {row.peak_bytes / 1e6:>7.0f} |"
     )
 
 
@@ -218,8 +112,10 @@ def memory_line(row: Memory) -> str:
 
 
 SPEED_HEAD = (
-    f"| {'capture':<17} | {'what':<16} | {'packets':>10} | {'cpu s':>7} | {'wall s':>7} | {'M/s':>6} | {'ratio':>5} |\n"
-    f"| {'-' * 17} | {'-' * 16} | {'-' * 9}: | {'-' * 6}: | {'-' * 6}: | {'-' * 5}: | {'-' * 4}: |"
+    f"| {'capture':<7} | {'what':<16} | {'packets':>10} | {'keys':>10} | {'cpu s':>7} | {'wall s':>7} | {'M/s':>6} "
+    f"| {'ns':>6} | {'us/key':>7} | {'ratio':>6} | {'peak MB':>7} |\n"
+    f"| {'-' * 7} | {'-' * 16} | {'-' * 9}: | {'-' * 9}: | {'-' * 6}: | {'-' * 6}: | {'-' * 5}: "
+    f"| {'-' * 5}: | {'-' * 6}: | {'-' * 5}: | {'-' * 6}: |"
 )
 MEMORY_HEAD = (
     f"| {'capture':<17} | connections | bytes each | its account | of which |\n"
@@ -227,58 +123,27 @@ MEMORY_HEAD = (
 )
 
 
-def machine() -> dict[str, str]:
-    """What the figures depend on."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {
-        "processor": cpu,
-        "cores": str(os.cpu_count()),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def record(folder: Path, summary: str, raw: list[Row], arguments: argparse.Namespace) -> None:
-    """Keeps a run: its table, every measurement, and where and how it was made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = "\n".join(f"- {name}: {value}" for name, value in machine().items())
-    how = f"make -C benchmarks bench ARGS='--scale {arguments.scale:g} --runs {arguments.runs}'"
-    (folder / "README.md").write_text(f"# One run of the benchmarks\n\n{facts}\n- command: `{how}`\n")
-    (folder / "summary.md").write_text(summary)
-    with (folder / "raw.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, raw[0].keys())
-        writer.writeheader()
-        writer.writerows(raw)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure synfin's speed and memory on generated captures.")
     parser.add_argument("--scale", type=float, default=1.0, help="of all packets and connections (1)")
     parser.add_argument("--runs", type=int, default=3, help="measurements of each command; the median counts (3)")
     parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the captures are kept")
-    parser.add_argument("--only", metavar="TEXT", default="", help="captures whose name holds this")
+    parser.add_argument("--only", nargs="+", choices=[*CASES, "memory"], default=[], help="these captures")
     parser.add_argument("--record", metavar="MACHINE", help="keep the run in benchmarks/runs/<date>-MACHINE")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    raw: list[Row] = []
-    summary = ""
-    if speed := [case for case in speed_cases(arguments.scale) if arguments.only in case.name]:
+    facts, raw, summary = machine(), [], ""
+    if speed := speed_cases(arguments.scale, arguments.only):
         print(SPEED_HEAD)
         rows = bench_speed(speed, arguments.folder, arguments.runs, raw)
         summary += "\n".join([SPEED_HEAD, *map(speed_line, rows), ""])
-    if memory := [pair for pair in memory_cases(arguments.scale) if arguments.only in pair[0].name]:
+    if not arguments.only or "memory" in arguments.only:
         print(MEMORY_HEAD)
-        sizes = bench_memory(memory, arguments.folder, raw)
+        sizes = bench_memory(memory_cases(arguments.scale), arguments.folder, raw)
         summary += "\n".join(["", MEMORY_HEAD, *map(memory_line, sizes), ""])
     if arguments.record:
-        record(HERE / "runs" / f"{datetime.date.today()}-{arguments.record}", summary, raw, arguments)
+        how = f"make -C benchmarks bench ARGS='--scale {arguments.scale:g} --runs {arguments.runs}'"
+        record(arguments.record, facts, how, summary, raw)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import HERE, measure
+from measuring import HERE, measure
 
 _BLOCK_BYTES = 65280  # of BGZF, as bgzip makes them
 _FRAME_BYTES = 8 << 20  # of Zstandard, as pzstd makes them

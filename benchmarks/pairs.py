@@ -12,7 +12,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from bench import HERE, generate, measure, speed_cases
+from cases import CASES, generate, speed_cases
+from measuring import HERE, measure
 
 
 def seconds(source: Path, capture: Path, options: list[str]) -> float:
@@ -27,13 +28,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="runs of each on every capture (7)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all packets and connections (1)")
     parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the captures are kept")
-    parser.add_argument("--only", metavar="TEXT", default="", help="captures whose name holds this")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=[], help="these captures")
     parser.add_argument("--option", action="append", default=[], help="for this tree's runs alone: --duplicates=count")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     ours, theirs = HERE.parent / "src", arguments.other / "src"
-    print("| capture           | other, cpu s | this, cpu s | ratio | of single pairs |\n| --- | ---: | ---: | ---: | --- |")
-    for case in (case for case in speed_cases(arguments.scale) if arguments.only in case.name):
+    print(
+        "| capture           | other, cpu s | this, cpu s | ratio | of single pairs |\n| --- | ---: | ---: | ---: | --- |"
+    )
+    for case in speed_cases(arguments.scale, arguments.only):
         capture = generate(case, arguments.folder)
         seconds(ours, capture, [])  # warms the page cache
         pairs = []

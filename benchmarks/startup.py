@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import EMPTY_PCAP, measure
+from measuring import EMPTY_PCAP, measure
 
 _SYNFIN = "from synfin.cli.main import main; main()"  # what the installed command runs
 

@@ -299,9 +299,16 @@ static void play_longlived(void)
             __builtin_prefetch(ahead + line, 1);
         Connection *c = connection(id);
         int64_t at = begin + (int64_t)((double)(end_at - begin) * (double)(i + 1) / (double)left);
+        at = at > now ? at : now;
+        if (options.random_syns > 0 && chance(options.random_syns)) {
+            flood_syn(at);
+            emitted++;
+            now = at;
+            continue;
+        }
         plan.count = 0;
         c->plan = &plan;
-        plan_longlived(c, at > now ? at : now);
+        plan_longlived(c, at);
         c->plan = NULL;
         emit(c, &plan.packets[0]);
     }
@@ -359,6 +366,8 @@ static void usage(void)
          "                             churn: short connections; flood: most attempts fail; longlived: K connections\n"
          "                             open, then each packet belongs to another one of them (standard)\n"
          "  --ipv6-share P             from 0 to 1 (0.1)\n"
+         "  --random-syns P            longlived: share of packets that are SYNs from random addresses, without truth (0)\n"
+         "  --microseconds             the same capture with microseconds, for programs that know no others\n"
          "  --duplicates P             share of packets that stand in the capture twice, beside --packets; in one file (0)");
     exit(0);
 }
@@ -368,7 +377,8 @@ static void parse(int argc, char **argv)
     static const struct option known[] = {
         {"seed", 1, 0, 's'}, {"packets", 1, 0, 'n'}, {"connections-open", 1, 0, 'k'}, {"span", 1, 0, 't'},
         {"snaplen", 1, 0, 'l'}, {"files", 1, 0, 'f'}, {"payload", 1, 0, 'p'}, {"mix", 1, 0, 'm'},
-        {"ipv6-share", 1, 0, '6'}, {"truth", 1, 0, 'r'}, {"intervals", 1, 0, 'i'}, {"duplicates", 1, 0, 'd'}, {"help", 0, 0, 'h'}, {0}};
+        {"ipv6-share", 1, 0, '6'}, {"truth", 1, 0, 'r'}, {"intervals", 1, 0, 'i'}, {"duplicates", 1, 0, 'd'},
+        {"random-syns", 1, 0, 'y'}, {"microseconds", 0, 0, 'u'}, {"help", 0, 0, 'h'}, {0}};
     static const char *const payloads[] = {"full", "small", "none", NULL};
     static const char *const mixes[] = {"standard", "churn", "flood", "longlived", NULL};
     for (int o; (o = getopt_long(argc, argv, "o:", known, NULL)) != -1;) {
@@ -386,12 +396,16 @@ static void parse(int argc, char **argv)
         case 'm': options.mix = choice(optarg, mixes); break;
         case '6': options.ipv6_share = real(optarg, 0, 1); break;
         case 'd': options.duplicates = real(optarg, 0, 1); break;
+        case 'y': options.random_syns = real(optarg, 0, 1); break;
+        case 'u': options.microseconds = true; break;
         case 'h': usage(); break;
         default: exit(2);
         }
     }
     if (!options.out || optind < argc)
         fail("-o FILE is required, and nothing beside the options; see --help");
+    if (options.random_syns > 0 && (options.mix != MIX_LONGLIVED || options.truth || options.intervals || options.duplicates > 0))
+        fail("--random-syns goes with --mix longlived, and without truth, intervals and duplicates");
     if (options.duplicates > 0 && options.snaplen < 80)
         fail("--duplicates needs whole TCP headers: --snaplen 80 or more");
     if (options.duplicates > 0 && options.files > 1)

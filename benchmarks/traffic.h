@@ -143,6 +143,8 @@ typedef struct {
     enum { MIX_STANDARD, MIX_CHURN, MIX_FLOOD, MIX_LONGLIVED } mix;
     double ipv6_share;
     double duplicates;       /* share of packets that the capture holds twice */
+    double random_syns;      /* longlived: share of packets that are SYNs of no connection of the play */
+    bool microseconds;       /* in the file, instead of nanoseconds */
     double time_scale;       /* of round trips, below 1 where the span leaves less time than they need */
     const char *out, *truth, *intervals;
 } Options;
@@ -165,6 +167,9 @@ void plan_opening(Connection *c, int64_t at, bool plain);
 void plan_exchange(Connection *c, int64_t at);
 void plan_longlived(Connection *c, int64_t at);
 void plan_close(Connection *c, int64_t at);
+
+/* traffic_flood.c */
+void flood_syn(int64_t at);
 
 /* traffic_wire.c */
 void wire_open(void);

@@ -1,4 +1,5 @@
-/* Packets as bytes: Ethernet, IPv4 or IPv6, TCP, in pcap files with nanoseconds (magic 0xa1b23c4d, little-endian). */
+/* Packets as bytes: Ethernet, IPv4 or IPv6, TCP, in little-endian pcap files (magic 0xa1b23c4d, or 0xa1b2c3d4 with
+ * microseconds). */
 #include "traffic.h"
 
 #include <errno.h>
@@ -70,7 +71,7 @@ static void next_file(void)
     fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd < 0)
         fail("cannot write %s: %s", name, strerror(errno));
-    const uint32_t header[] = {0xa1b23c4d, 2 | 4 << 16, 0, 0, options.snaplen, 1 /* LINKTYPE_ETHERNET */};
+    const uint32_t header[] = {options.microseconds ? 0xa1b2c3d4 : 0xa1b23c4d, 2 | 4 << 16, 0, 0, options.snaplen, 1 /* LINKTYPE_ETHERNET */};
     for (int i = 0; i < 6; i++, filled += 4)
         put32_little(buffer + filled, header[i]);
     in_file = 0;
@@ -184,7 +185,7 @@ static void finish_record(int64_t at, size_t captured, size_t wire)
 {
     uint8_t *record = buffer + filled;
     put32_little(record, (uint32_t)(at / NS_PER_S));
-    put32_little(record + 4, (uint32_t)(at % NS_PER_S));
+    put32_little(record + 4, (uint32_t)(at % NS_PER_S / (options.microseconds ? 1000 : 1)));
     put32_little(record + 8, (uint32_t)captured);
     put32_little(record + 12, (uint32_t)wire);
     filled += 16 + captured;

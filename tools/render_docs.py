@@ -9,6 +9,7 @@ packet counts of display filters are refreshed only where tshark is installed.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docs_ladder
+import docs_memory
 import docs_recipes
 import docs_states
 
@@ -48,6 +50,13 @@ def skips() -> str:
     return "\n".join(["| skip | meaning |", "| --- | --- |", *rows, other])
 
 
+def budget() -> str:
+    """Instructions for each packet as the guard has them (benchmarks/guard.py)."""
+    stored = json.loads((ROOT / "benchmarks" / "budget.json").read_text())
+    rows = [f"| {name} | {figure:,.0f} |" for name, figure in stored["instructions"].items()]
+    return "\n".join([f"| workload ({stored['compiler']}) | instructions a packet |", "| --- | ---: |", *rows])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "demo": lambda: console("track", "examples", "--head", "30", width=100),
     "explain": lambda: console("explain", "examples/04-refused.pcap", width=100),
@@ -62,6 +71,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "flows": lambda: command("columns", "--format", "markdown"),
     "intervals": lambda: command("columns", "--table", "intervals", "--format", "markdown"),
     "skips": skips,
+    "memory": docs_memory.figure,
+    "budget": budget,
     "diagram": docs_states.diagram,
     "arrows": docs_states.arrows,
     "events": docs_states.events,
