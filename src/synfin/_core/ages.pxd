@@ -6,13 +6,14 @@
 #
 # The links lie beside the records, under the same numbers, and exist only where a cap is set: a packet then touches its
 # record's Age and those of its two neighbours.
-from libc.stdint cimport uint32_t, uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
+from synfin._core.arena cimport RECORDS_SHIFT
 from synfin._core.core cimport *
 
 # Before: Core.capped.
 cdef inline Age* age_of(Core* core, uint32_t number) noexcept nogil:
-    return <Age*>arena_at(&core.ages, number)
+    return <Age*>core.ages.chunks[number >> RECORDS_SHIFT] + (number & ((1 << RECORDS_SHIFT) - 1))     # as flow_of
 
 # What goes first: unanswered SYNs and midstream records of which one end was seen, which anybody can make without a peer;
 # then half-open ones; then those that are over and only linger; then all others.
