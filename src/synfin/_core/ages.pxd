@@ -37,7 +37,7 @@ cdef inline void age_forget(Core* core, uint32_t number, uint8_t phase) noexcept
     else:
         rank.newest = age.older
 
-# The first packet of a record left it in `phase`.
+# Puts a record at the new end of its list.
 cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
     cdef Age* age = age_of(core, number)
     cdef Rank* rank = &core.ranks[rank_of(phase)]
@@ -49,9 +49,11 @@ cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept 
         rank.oldest = number
     rank.newest = number
 
-# A further packet did; `before` is the phase before it.
-cdef inline void age_renew(Core* core, uint32_t number, uint8_t before, uint8_t phase) noexcept nogil:
-    if core.ranks[rank_of(phase)].newest != number:
+# A packet left a record in `phase`; `before` is the phase before it, PH_FREE where it is the record's first.
+cdef inline void age_packet(Core* core, uint32_t number, uint8_t before, uint8_t phase) noexcept nogil:
+    if before == PH_FREE:
+        age_begin(core, number, phase)
+    elif core.ranks[rank_of(phase)].newest != number:
         age_forget(core, number, before)
         age_begin(core, number, phase)
 

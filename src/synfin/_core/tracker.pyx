@@ -17,7 +17,7 @@ from synfin._core.memory cimport (
 )
 from synfin._core.snapshot cimport live_record
 from synfin._core.stages cimport (
-    OPEN_INTERVALS, Stages, decode_batch, prefetch_facts, prefetch_flows, track_batch,
+    OPEN_INTERVALS, Stages, decode_batch, prefetch_ages, prefetch_facts, prefetch_flows, track_batch,
 )
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, sweep
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
@@ -220,6 +220,8 @@ cdef class Tracker:
                     decode_batch(self.core, self.stages, &batch.c)
                     prefetch_flows(self.core, self.stages)
                     prefetch_facts(self.core, self.stages)
+                    if self.core.capped:
+                        prefetch_ages(self.core, self.stages)
             done = got == RESERVED and track_batch(self.core, self.stages, &batch.c)
         self.busy = False
         if got == NO_MEMORY:
