@@ -6,13 +6,14 @@
 #
 # The links lie beside the records, under the same numbers, and exist only where a cap is set: a packet then touches its
 # record's Age and those of its two neighbours.
-from libc.stdint cimport uint32_t, uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
+from synfin._core.arena cimport RECORDS_SHIFT
 from synfin._core.core cimport *
 
 # Before: Core.capped.
 cdef inline Age* age_of(Core* core, uint32_t number) noexcept nogil:
-    return <Age*>arena_at(&core.ages, number)
+    return <Age*>core.ages.chunks[number >> RECORDS_SHIFT] + (number & ((1 << RECORDS_SHIFT) - 1))     # as flow_of
 
 # What goes first: unanswered SYNs and midstream records of which one end was seen, which anybody can make without a peer;
 # then half-open ones; then those that are over and only linger; then all others.
@@ -36,7 +37,7 @@ cdef inline void age_forget(Core* core, uint32_t number, uint8_t phase) noexcept
     else:
         rank.newest = age.older
 
-# The first packet of a record left it in `phase`.
+# Puts a record at the new end of its list.
 cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept nogil:
     cdef Age* age = age_of(core, number)
     cdef Rank* rank = &core.ranks[rank_of(phase)]
@@ -48,9 +49,11 @@ cdef inline void age_begin(Core* core, uint32_t number, uint8_t phase) noexcept 
         rank.oldest = number
     rank.newest = number
 
-# A further packet did; `before` is the phase before it.
-cdef inline void age_renew(Core* core, uint32_t number, uint8_t before, uint8_t phase) noexcept nogil:
-    if core.ranks[rank_of(phase)].newest != number:
+# A packet left a record in `phase`; `before` is the phase before it, PH_FREE where it is the record's first.
+cdef inline void age_packet(Core* core, uint32_t number, uint8_t before, uint8_t phase) noexcept nogil:
+    if before == PH_FREE:
+        age_begin(core, number, phase)
+    elif core.ranks[rank_of(phase)].newest != number:
         age_forget(core, number, before)
         age_begin(core, number, phase)
 

@@ -1,7 +1,7 @@
 # One segment, from its key to its record: find the record, decide the border, apply the segment, move the deadline.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from synfin._core.ages cimport age_begin, age_renew
+from synfin._core.ages cimport age_packet
 from synfin._core.border cimport BEGINS, HOLD, PROVES, begin_from_held, border_of, hold_syn
 from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin, take_rst
 from synfin._core.copies cimport copies_of
@@ -16,6 +16,10 @@ from synfin._core.record cimport end_record, evict_record, expire_record
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_gt
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
+
+# Keeps what only a cap needs out of the way of runs without one.
+cdef extern from *:
+    bint unlikely(bint condition) nogil
 
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
 
@@ -101,11 +105,8 @@ cdef inline bint restarts(Context* x, uint8_t phase_before, bint rejected_rst) n
 cdef inline void settle_deadline(Context* x, uint8_t phase_before, bint rejected_rst) noexcept nogil:
     cdef int64_t deadline
     x.flow.last_effective = x.effective
-    if x.core.capped:
-        if phase_before == PH_FREE:
-            age_begin(x.core, x.number, x.flow.phase)
-        else:
-            age_renew(x.core, x.number, phase_before, x.flow.phase)
+    if unlikely(x.core.capped):
+        age_packet(x.core, x.number, phase_before, x.flow.phase)
     if not restarts(x, phase_before, rejected_rst):
         return
     deadline = x.effective + x.core.config.timeout[x.flow.phase]
@@ -275,7 +276,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
             x.number = 0
             x.effective = fresh
     if x.number == 0:
-        if core.table.count >= core.cap:
+        if unlikely(core.table.count >= core.cap):
             evict_record(core)
         count_segment(core, segment, fresh)
         begin_record(&x, key)
@@ -296,8 +297,8 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
             count_odd(&x)
         flow.last_effective = x.effective
         flow.deadline = x.effective + core.config.timeout[PH_OPEN]
-        if core.capped:
-            age_renew(core, x.number, PH_OPEN, PH_OPEN)
+        if unlikely(core.capped):
+            age_packet(core, x.number, PH_OPEN, PH_OPEN)
         return
     border = border_of(&x)
     if border == BEGINS:
