@@ -57,7 +57,9 @@ def main() -> None:
                  several.peak_bytes / 1e6)
             )  # fmt: skip
         wall, faster, most, cpu, peak, more = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"| {case.name} | {wall:.2f} | {faster:.2f} | {most:.2f} | {cpu:.2f} | {peak:.0f}, {more:.0f} |", flush=True)
+        print(
+            f"| {case.name} | {wall:.2f} | {faster:.2f} | {most:.2f} | {cpu:.2f} | {peak:.0f}, {more:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Workers:
         self._free = [Round(count) for _ in range(_ROUNDS)]
         self._round: Round | None = None  # the one that is filled
         self._sent: deque[Round | None] = deque()  # to be collected; None is the end of the input
+        self._drops: int | None = None  # that no round has told
         self._at = 0  # packets of the batch in hand that have gone to the workers
         self._blocks: deque[Block] = deque()
         self._names: tuple[list[str], list[str]] = [], []
@@ -76,11 +77,8 @@ class Workers:
     def feed(self, batch: PacketBatch) -> bool:
         """Give the packets of a batch to the workers. Returns as `Tracker.feed` does."""
         while True:
-            if self._round is None:
-                if not self._free and not self._collect():
-                    return False
-                self._round = self._free.pop()
-                self._round.clear()
+            if not self._ready():
+                return False
             self._at, over = self._router.route(batch, self._at, self._round)
             if over:
                 self._send()
@@ -94,11 +92,9 @@ class Workers:
 
     def add_drops(self, count: int) -> None:
         """Count packets that the capture lost; from now on the interval table says how many."""
-        if self._round is None:
-            self._round = self._free.pop() if self._free else Round(len(self._trackers))
-            self._round.clear()
-        self._round.add_drops(count)
-        self._send()
+        self._drops = (self._drops or 0) + count
+        if self._round is not None:  # which ends here; else the next one says it, without packets
+            self._send()
 
     def add_outside(self, count: int) -> None:
         """Count packets that the source read and left out."""
@@ -107,10 +103,10 @@ class Workers:
     def finish(self) -> bool:
         """End the input. Returns as `Tracker.finish` does."""
         if not self._finishing:
+            if not self._ready():
+                return False
             self._finishing = True
-            if self._round is not None:
-                self._send()
-            self._start()
+            self._send()
             self._sent.append(None)
             for queue in self._work:
                 queue.put(None)
@@ -151,8 +147,22 @@ class Workers:
             self._threads.append(threading.Thread(target=self._serve, args=(which,), daemon=True))
             self._threads[-1].start()
 
+    def _ready(self) -> bool:
+        # Makes sure of a round that can be filled. False when finished rows must be taken before.
+        while self._round is None:
+            if not self._free and not self._collect():
+                return False
+            self._round = self._free.pop()
+            self._round.clear()
+            if self._drops is not None:
+                self._send()
+        return True
+
     def _send(self) -> None:
         self._start()
+        if self._drops is not None:
+            self._round.add_drops(self._drops)
+            self._drops = None
         self._sent.append(self._round)
         for queue in self._work:
             queue.put(self._round)

@@ -58,7 +58,9 @@ def crowd(seed: int, talks: int = 6) -> tuple[list[list[Captured]], Settings]:
         files, tracking = talk(random.Random(seed * talks + number))
         tracking = replace(tracking, max_flows=None)  # a cap takes one worker
         host = socket.inet_aton(f"10.0.{number + 1}.1")
-        lines += [[packet._replace(data=packet.data.replace(ADDRESS, host)) for packet in part] for part in files if part]
+        lines += [
+            [packet._replace(data=packet.data.replace(ADDRESS, host)) for packet in part] for part in files if part
+        ]
     mixed = []
     while lines:
         line = rnd.choice(lines)
@@ -94,7 +96,11 @@ def attempts(count: int, every_ns: int = 7 * MS) -> list[Captured]:
     """Overlapping connections of many hosts, of which some are never answered, some half-open, some closed."""
     dialogues = []
     for number in range(count):
-        d = Dialogue(a_ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", b_ip="10.200.0.1", start=START + number * every_ns)
+        d = Dialogue(
+            a_ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}",
+            b_ip="10.200.0.1",
+            start=START + number * every_ns,
+        )
         d.syn(d.a)
         if number % 3:
             d.synack(d.b, step=(number % 11) * 20 * MS)
@@ -170,7 +176,9 @@ def test_all_examples_as_one_stream_in_small_chunks():
     same_for_all(sorted(EXAMPLES.glob("*.pcap")), Settings(), (2, 4), chunk_bytes=1000)
 
 
-@pytest.mark.parametrize("settings", [Settings(key=("vlan",)), Settings(key=("vlan", "tunnel")), Settings(checksum="verify")])
+@pytest.mark.parametrize(
+    "settings", [Settings(key=("vlan",)), Settings(key=("vlan", "tunnel")), Settings(checksum="verify")]
+)
 def test_settings_that_change_what_a_tracker_looks_at(tmp_path, settings):
     for seed in range(20):
         files, _ = crowd(seed)

@@ -92,24 +92,25 @@ def talk(start: int, port: int) -> bytes:
     return b"".join(enhanced(packet.time_ns // 1000, packet.data) for packet in d.packets)
 
 
-@pytest.mark.parametrize("chunk", [100, 1 << 16])
-def test_the_interval_in_which_the_capture_ends_counts_them(tmp_path, chunk):
+@pytest.mark.parametrize(("chunk", "workers"), [(100, 1), (1 << 16, 1), (100, 3), (1 << 16, 2)])
+def test_the_interval_in_which_the_capture_ends_counts_them(tmp_path, chunk, workers):
     (tmp_path / "1.pcapng").write_bytes(section() + interface() + talk(START, 1000) + statistics({IFDROP: 4}))
     (tmp_path / "2.pcapng").write_bytes(
         section() + interface() + talk(START + 20 * SECOND, 2000) + statistics({IFDROP: 1})
     )
     (tmp_path / "3.pcap").write_bytes(pcap([(START + 40 * SECOND, b"x")]))
-    _, intervals, _ = fast([tmp_path], chunk_bytes=chunk)
+    _, intervals, _ = fast([tmp_path], workers=workers, chunk_bytes=chunk)
     lost = {(row["interval_start"] - START) // SECOND: row["capture_drops"] for row in intervals}
     assert {second: count for second, count in lost.items() if count} == {5: 4, 25: 1}
     assert lost[3] is None and lost[21] == 0
 
 
-def test_a_file_without_packets_counts_with_the_first_that_ends(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_without_packets_counts_with_the_first_that_ends(tmp_path, workers):
     (tmp_path / "0.pcapng").write_bytes(section() + interface() + statistics({IFDROP: 3}))
     (tmp_path / "1.pcap").write_bytes(pcap([(START, b"x"), (START + 5 * SECOND, b"x")]))
     (tmp_path / "2.pcap").write_bytes(pcap([(START + 20 * SECOND, b"y")]))
-    _, intervals, _ = fast([tmp_path])
+    _, intervals, _ = fast([tmp_path], workers=workers)
     lost = {(row["interval_start"] - START) // SECOND: row["capture_drops"] for row in intervals}
     assert lost[5] == 3 and sum(filter(None, lost.values())) == 3
 

@@ -1,4 +1,5 @@
-# The account of a run as Python numbers: what a tracker, the router and the merge of several trackers say in the same words.
+# The account of a run as Python numbers: what a tracker, the router and the merge of several trackers say in the same
+# words.
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc
 

@@ -166,7 +166,7 @@ cdef tuple texts_of_bytes(ColumnBuffer* column, uint32_t rows, bint hashed):
 
 
 cdef tuple asked_columns(columns, wanted):
-    """Names of all columns of a table, and of each its kind, None where it is not wanted (`wanted`: None for the usual)."""
+    """Names of all columns of a table, and of each its kind; None where it is not `wanted` (None: the usual ones)."""
     names = [column.name for column in columns]
     if wanted is not None:
         unknown = set(wanted) - set(names)

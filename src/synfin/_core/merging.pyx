@@ -1,7 +1,7 @@
 """The interval table of several workers: their parts of intervals become rows, as one tracker would write them."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -98,7 +98,7 @@ cdef class IntervalMerge:
         self.told[worker].ended = True
 
     def next_round(self, bint knows_drops):
-        """All workers have ended the round, and all is settled. From now on rows say how many packets were lost, or not."""
+        """All workers have ended the round, and all is settled. `knows_drops`: later rows say how many packets got lost."""
         cdef int i
         for i in range(self.workers):
             self.told[i].ended = False
@@ -153,7 +153,7 @@ cdef class IntervalMerge:
     cdef void _add_part(self, const Part* part) noexcept nogil:
         cdef const Bucket* bucket = <const Bucket*>(part + 1)
         cdef int i, j
-        cdef uint32_t k
+        cdef uint32_t _k
         for i in range(GAUGES):
             self.total.gauges[i] += part.gauges[i]
         for i in range(PEAKS):
@@ -162,7 +162,7 @@ cdef class IntervalMerge:
         for i in range(COUNTS):
             self.interval.counts[i] += part.counts[i]
         for i in range(2):
-            for k in range(part.buckets[i]):
+            for _k in range(part.buckets[i]):
                 _add_bucket(&self.interval.rtt[i], bucket, part.rtt_max[i])
                 _add_bucket(&self.total.run_rtt[i], bucket, part.rtt_max[i])
                 bucket += 1

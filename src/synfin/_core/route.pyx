@@ -5,7 +5,7 @@ it have their addresses and ports in common: these alone decide.
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -39,8 +39,8 @@ cdef inline uint64_t _words(const uint8_t* address) noexcept nogil:
     memcpy(word, address, 16)
     return mix64(word[0] ^ MIX_A, word[1] ^ MIX_B)
 
-# The same for both directions. The seed is fixed, so that each worker's rows come in the same order in every run; who aims
-# at it makes one worker do all, which costs no more than having one.
+# The same for both directions. The seed is fixed, so that each worker's rows come in the same order in every run; who
+# aims at it makes one worker do all, which costs no more than having one.
 cdef inline int _worker(uint64_t one, uint64_t other, int workers) noexcept nogil:
     cdef uint64_t low = one if one < other else other
     cdef uint64_t high = other if one < other else one

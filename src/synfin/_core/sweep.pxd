@@ -188,9 +188,9 @@ cdef inline bint cut_intervals(Core* core) noexcept nogil:
             put_interval(core, floor_div(iv.next_slice - 1, SLICES), False)
     return True
 
-# The input clock steps back (SPEC 2): deadlines and last effective times move with it, the intervals in hand are cut. What
-# the clock has reached before is settled first, whenever the last sweep was. Returns False when a sink is full; another
-# call goes on.
+# The input clock steps back (SPEC 2): deadlines and last effective times move with it, the intervals in hand are cut.
+# What the clock has reached before is settled first, whenever the last sweep was. Returns False when a sink is full;
+# another call goes on.
 cdef inline bint step_back(Core* core, int64_t clock) noexcept nogil:
     cdef int64_t by = core.clock - clock
     cdef uint32_t number

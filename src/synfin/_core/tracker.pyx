@@ -52,7 +52,7 @@ cdef class Tracker:
         for none.
     filter : gives the BPF program (struct bpf_insn, native byte order) for a link type; None for no filter.
     selection : a synfin.settings.Selection; the packets of its records are then told by `selected`.
-    one_of_several : packets come in rounds (`work`), and instead of rows of the interval table it tells its parts of them.
+    one_of_several : packets come in rounds (`work`); instead of rows of the interval table it tells its parts of them.
 
     Notes
     -----
@@ -68,7 +68,8 @@ cdef class Tracker:
     cdef bint busy
     cdef object filter
 
-    def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None, bint one_of_several=False):
+    def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None,
+                  bint one_of_several=False):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         if self.core == NULL or self.stages == NULL:
