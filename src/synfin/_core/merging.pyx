@@ -98,7 +98,7 @@ cdef class IntervalMerge:
         self.told[worker].ended = True
 
     def next_round(self, bint knows_drops):
-        """All workers have ended the round, and all is settled. `knows_drops`: later rows say how many packets got lost."""
+        """All workers have ended the round, and all is settled. `knows_drops`: later rows say what was lost."""
         cdef int i
         for i in range(self.workers):
             self.told[i].ended = False
