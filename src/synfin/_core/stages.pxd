@@ -111,11 +111,13 @@ cdef inline void prefetch_ages(Core* core, const Stages* stages) noexcept nogil:
     cdef uint32_t i
     cdef const Age* age
     for i in range(stages.count):
-        prefetch_write(age_of(core, stages.flows[i]))
+        if stages.flows[i]:
+            prefetch_write(age_of(core, stages.flows[i]))
     for i in range(stages.count):
-        age = age_of(core, stages.flows[i])
-        prefetch_write(age_of(core, age.older))
-        prefetch_write(age_of(core, age.newer))
+        if stages.flows[i]:
+            age = age_of(core, stages.flows[i])
+            prefetch_write(age_of(core, age.older))
+            prefetch_write(age_of(core, age.newer))
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:
