@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
 def commands(case: Case, path: Path, folder: Path) -> dict[str, Command]:
     """What is measured on a capture; the floor first."""
-    track = [sys.executable, "-m", "synfin", "track", path]
+    track = [sys.executable, "-m", "synfin", "track", path, "--workers", "1"]
     chosen: dict[str, Command] = {"floor": [HERE / "build/floor", path], "track": track}
     if case.name == "slow":
         chosen["track to Parquet"] = [*track, "-o", folder / "bench.parquet"]
@@ -85,7 +85,7 @@ def bench_memory(cases: list[tuple[Case, Case]], folder: Path, raw: list[Row]) -
     for many, few in cases:
         peaks = []
         for case in (many, few):
-            usage = measure([sys.executable, "-m", "synfin", "track", generate(case, folder)])
+            usage = measure([sys.executable, "-m", "synfin", "track", generate(case, folder), "--workers", "1"])
             peaks.append(usage.peak_bytes)
             raw.append(raw_row(case.name, "track", 1, usage))
         each = (peaks[0] - peaks[1]) / (many.connections - few.connections)

@@ -60,7 +60,7 @@ class Lab(NamedTuple):
         empty = self.folder / "empty.pcap"
         empty.write_bytes(EMPTY_PCAP)
         path = generate(case, self.folder)
-        programs = {"track": [sys.executable, "-m", "synfin", "track"], "floor": [HERE / "build/floor"]}
+        programs = {"track": [sys.executable, "-m", "synfin", "track", "--workers", "1"], "floor": [HERE / "build/floor"]}
         start, took = (
             alternate(name, {key: [*program, file] for key, program in programs.items()}, self.runs, self.raw)
             for name, file in (("empty", empty), (case.name, path))

@@ -47,7 +47,7 @@ def instructions(capture: Path) -> int:
         out = Path(folder) / "callgrind.out"
         command = [
             "valgrind", "--tool=callgrind", "--toggle-collect=__pyx_pw_6synfin*", f"--callgrind-out-file={out}",
-            sys.executable, "-c", _TRACK, "track", str(capture),
+            sys.executable, "-c", _TRACK, "track", str(capture), "--workers", "1",
         ]  # fmt: skip
         done = subprocess.run(command, env={**os.environ, **_FIXED}, capture_output=True, text=True, check=False)
         if done.returncode:

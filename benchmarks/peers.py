@@ -63,7 +63,7 @@ class Peer(NamedTuple):
 
 
 def _synfin(at: Place) -> list[str | Path]:
-    return [sys.executable, "-m", "synfin", "track", at.capture]
+    return [sys.executable, "-m", "synfin", "track", at.capture, "--workers", "1"]
 
 
 PEERS = (
