@@ -123,4 +123,15 @@ static inline void *huge_block(size_t bytes) {
 #endif
     return p;
 }
+
+/* The same, zeroed; small ones without such pages. */
+static inline void *zeroed_block(size_t bytes) {
+    void *p;
+    if (bytes < (size_t)1 << 21)
+        return calloc(1, bytes);
+    p = huge_block(bytes);
+    if (p != NULL)
+        memset(p, 0, bytes);
+    return p;
+}
 #endif

@@ -1,7 +1,7 @@
 # Capture duplicates (SPEC 2): a packet that the capture holds twice, because the capture point saw it twice. What was
 # seen of the last tenth of a second stands in a ring in the order of arrival, found by a table of fingerprints.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from synfin._core.key cimport MIX_A, MIX_B, MIX_C, NO_VLAN, mix64
@@ -9,6 +9,7 @@ from synfin._core.types cimport PacketRef, Segment
 
 cdef extern from "core.h" nogil:
     void prefetch_write(const void* p)
+    void* zeroed_block(size_t size)
 
 # Settings.duplicates, in the order of its choices.
 cdef enum:
@@ -145,8 +146,8 @@ cdef inline int firsts_resize(Firsts* f, uint64_t places) noexcept nogil:
     cdef Firsts wider
     cdef FirstSlot* slot
     cdef First* first
-    wider.ring = <First*>calloc(places, sizeof(First))
-    wider.slots = <FirstSlot*>calloc(2 * places, sizeof(FirstSlot))
+    wider.ring = <First*>zeroed_block(places * sizeof(First))
+    wider.slots = <FirstSlot*>zeroed_block(2 * places * sizeof(FirstSlot))
     if wider.ring == NULL or wider.slots == NULL:
         free(wider.ring)
         free(wider.slots)

@@ -10,7 +10,7 @@ from synfin._core.sweep cimport rows_full
 from synfin._core.watch cimport watch_reserve
 
 cdef extern from "core.h" nogil:
-    void* huge_block(size_t size)
+    void* zeroed_block(size_t size)
     int64_t resident_bytes()
 
 cdef enum:
@@ -61,10 +61,9 @@ cdef inline int grow_table(Table* table, uint64_t slots) noexcept nogil:
     cdef Slot* old = table.slots
     cdef uint64_t i, count = <uint64_t>table.mask + 1 if old != NULL else 0
     cdef uint32_t at
-    cdef Slot* fresh = <Slot*>huge_block(slots * sizeof(Slot))
+    cdef Slot* fresh = <Slot*>zeroed_block(slots * sizeof(Slot))
     if fresh == NULL:
         return -1
-    memset(fresh, 0, slots * sizeof(Slot))
     table.slots = fresh
     table.mask = <uint32_t>(slots - 1)
     table.crowded = False
