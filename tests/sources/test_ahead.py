@@ -73,7 +73,7 @@ def test_parts_make_the_whole(tmp_path, name, workers):
     path.write_bytes(DIVISIBLE[name](CONTENT))
     data, broken, names = content_of(path, workers)
     assert data == CONTENT and broken is None
-    assert sum(name.startswith("synfin-unpack") for name in names) > 1
+    assert any(name.startswith("synfin-unpack") for name in names)
 
 
 @pytest.mark.parametrize("name", DIVISIBLE)
@@ -247,11 +247,19 @@ def test_a_file_that_goes_while_it_waits(tmp_path):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 5])
-def test_threads_end_with_the_input(tmp_path, batches):
+def test_threads_end_with_the_input(tmp_path, monkeypatch, batches):
     gz_set(tmp_path)
+    started, run = [], ReadAhead._run
+
+    def noted(reader):
+        started.append(threading.current_thread())
+        run(reader)
+
+    monkeypatch.setattr(ReadAhead, "_run", noted)
     source = CaptureInput([str(tmp_path)])
     for _ in zip(range(batches), source, strict=False):
         pass
-    assert batches == 0 or threading.active_count() > 1
     source.close()
+    assert batches == 0 or started
+    assert not any(thread.is_alive() for thread in started)
     assert all(not thread.name.startswith("synfin") for thread in threading.enumerate())
