@@ -98,25 +98,28 @@ cdef inline void release_vlans(Core* core, Facts* facts, const Held* held) noexc
                 note_vlan(core, first, &facts.vlans, <uint16_t>(64 * i + bit))
     arena_give(&core.vlans, held.vlans)
 
+cdef inline void _add_wide(uint32_t* low, uint32_t* high, int64_t amount) noexcept nogil:
+    amount += (<int64_t>high[0] << 32) | low[0]
+    low[0] = <uint32_t>amount
+    high[0] = <uint32_t>(amount >> 32)
+
+cdef inline void count_held(End* end, EndTrouble* trouble, const Held* held) noexcept nogil:
+    _add_wide(&end.packets, &trouble.packets_high, held.count)
+    _add_wide(&end.ip_bytes, &trouble.ip_bytes_high, held.ip_bytes)
+    _add_wide(&end.payload_bytes, &trouble.payload_bytes_high, held.payload_bytes)
+
 # The held SYN was never proven: its copies count in this record, as odd ones.
 cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nogil:
     cdef Held* held
-    cdef End* end
     cdef Trouble* trouble
-    cdef uint32_t before
     if not flow.marks & FM_HELD:
         return
     flow.marks &= ~<uint8_t>FM_HELD
     held = &copies_of(core, facts).held
-    end = &flow.end[held.end]
     trouble = trouble_of(core, facts)
-    before = end.packets
-    end.packets += <uint32_t>held.count
-    if end.packets < before:
-        trouble.end[held.end].packets_high += 1
-    end.ip_bytes += held.ip_bytes
-    end.payload_bytes += held.payload_bytes
-    end.last_seen = held.largest_ns if held.largest_ns > end.last_seen else end.last_seen
+    count_held(&flow.end[held.end], &trouble.end[held.end], held)
+    trouble.end[held.end].repeated_bytes += held.payload_bytes
+    flow.last_seen = held.largest_ns if held.largest_ns > flow.last_seen else flow.last_seen
     if held.smallest_ns < facts.first_seen:
         facts.first_seen = held.smallest_ns
     release_vlans(core, facts, held)
@@ -169,13 +172,18 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     cdef int d = held.end
     cdef Options options
     cdef Copies* copies
+    cdef EndTrouble* trouble
     cdef Seq* sender = &flow.seq[d]
     facts.first_seen = held.smallest_ns
-    flow.end[d].last_seen = held.largest_ns
-    flow.end[d].packets = <uint32_t>held.count
-    flow.end[d].ip_bytes = held.ip_bytes
-    flow.end[d].payload_bytes = held.payload_bytes
-    flow.end[d].unique_bytes = held.payload
+    flow.last_seen = held.largest_ns
+    if held.count == 1:
+        flow.end[d].packets = 1
+        flow.end[d].ip_bytes = <uint32_t>held.ip_bytes
+        flow.end[d].payload_bytes = held.payload
+    else:
+        trouble = &trouble_of(x.core, facts).end[d]
+        count_held(&flow.end[d], trouble, held)
+        trouble.repeated_bytes = held.payload_bytes - held.payload
     facts.first_packet = held.first_packet
     facts.first_file = held.first_file
     facts.interface_id = held.interface_id

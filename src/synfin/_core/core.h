@@ -34,23 +34,19 @@ static inline uint64_t mix64(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* An unsigned 128-bit sum of squares, kept as two words so that Cython can hold it in a struct. */
-typedef struct {
-    uint64_t low, high;
-} Sum128;
-
-static inline void sum128_add_square(Sum128 *sum, uint64_t value) {
-    unsigned __int128 s = ((unsigned __int128)sum->high << 64) | sum->low;
-    s += (unsigned __int128)value * value;
-    sum->low = (uint64_t)s;
-    sum->high = (uint64_t)(s >> 64);
+/* Adds a square to a sum of 128 bits that is kept in two words. */
+static inline void add_square(uint64_t *low, uint64_t *high, uint64_t value) {
+    unsigned __int128 sum = ((unsigned __int128)*high << 64) | *low;
+    sum += (unsigned __int128)value * value;
+    *low = (uint64_t)sum;
+    *high = (uint64_t)(sum >> 64);
 }
 
 /* floor(sqrt(count * squares - total^2) / count): the population standard deviation from exact sums, rounded down.
  * Beyond 128 bits (which takes 2^20 samples of tens of minutes each) the last digits are those of a long double. */
-static inline int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128 *squares) {
+static inline int64_t exact_stddev(uint64_t count, uint64_t total, uint64_t squares_low, uint64_t squares_high) {
     typedef unsigned __int128 u128;
-    u128 s = ((u128)squares->high << 64) | squares->low, x, product, root = 0, bit = (u128)1 << 126;
+    u128 s = ((u128)squares_high << 64) | squares_low, x, product, root = 0, bit = (u128)1 << 126;
     if (count == 0)
         return 0;
     if (__builtin_mul_overflow(s, (u128)count, &product)) {

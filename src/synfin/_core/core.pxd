@@ -16,6 +16,10 @@ from synfin._core.types cimport *
 from synfin._core.watch cimport Watch
 from synfin._core.wheel cimport *
 
+# Keeps what is rare out of the way: of carries, or of what only a cap needs.
+cdef extern from *:
+    bint unlikely(bint condition) nogil
+
 cdef enum:
     WINDOW_SCALE_MAX = 14    # RFC 7323 section 2.3; also what an unknown scale counts as (SPEC 3.4)
     PROBE_MAX = 128          # a lookup looks at no more slots than this: an insertion that would need more has the
@@ -131,6 +135,7 @@ cdef struct Context:
     const PacketRef* packet
     int64_t effective
     uint32_t number          # of the flow
+    uint32_t unique          # payload bytes of the segment that are new (0 until they are accounted)
     int d                    # the sender's end, 0 or 1
 
 # ------------------------------------------------------------------------------------------------ small views
@@ -354,8 +359,9 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     facts.quality_client = RQ_NONE
     flow.end[0].vlan = NO_VLAN
     flow.end[1].vlan = NO_VLAN
-    flow.end[0].last_seen = NEVER
-    flow.end[1].last_seen = NEVER
+    facts.rtt.min[0] = LONG_RTT
+    facts.rtt.min[1] = LONG_RTT
+    flow.last_seen = NEVER
     flow.last_effective = NEVER
     table_insert(core, key.hash, number)
     return number

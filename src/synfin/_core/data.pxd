@@ -1,23 +1,34 @@
 # What a segment of an open connection does to the accounts: is it acceptable, which bytes are new, what does it
 # acknowledge, and how long did that take (SPEC 3.4, 4 "Data"). Every rule is written for a sender `d` and its peer; the
 # other direction is the same rule with the ends exchanged.
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 
 cdef extern from "core.h" nogil:
-    void sum128_add_square(Sum128* total, uint64_t value)
+    void add_square(uint64_t* low, uint64_t* high, uint64_t value)
 
 # ------------------------------------------------------------------------------------------------ counting
 
+# Adds to a sum whose low word is `low`; True: the high word is to grow by one.
+cdef inline bint add_carries(uint32_t* low, uint32_t amount) noexcept nogil:
+    low[0] += amount
+    return low[0] < amount
+
 cdef inline void add_packet(Context* x) noexcept nogil:
     cdef End* end = &x.flow.end[x.d]
-    end.packets += 1
-    if end.packets == 0:
+    if add_carries(&end.packets, 1):
         trouble_of(x.core, x.facts).end[x.d].packets_high += 1
-    end.ip_bytes += x.segment.ip_bytes
+    if add_carries(&end.ip_bytes, x.segment.ip_bytes):
+        trouble_of(x.core, x.facts).end[x.d].ip_bytes_high += 1
+
+# What tells a packet from its end's last one. Multiples of the golden ratio: IDs that follow each other never share their
+# upper byte.
+cdef inline uint8_t packet_hash(const Segment* segment) noexcept nogil:
+    return <uint8_t>(
+        (segment.ip_id * <uint32_t>0x9E3779B1 + segment.seq * <uint32_t>0x85EBCA6B + segment.payload_bytes) >> 24)
 
 # A packet that repeats its end's last one, IPv4 ID included, is very likely a capture duplicate: a kernel that sends
 # again takes a new ID. Eight bits of hash take one in 256 other packets that move neither SEQ nor ACK for one, too.
@@ -26,9 +37,7 @@ cdef inline void note_suspect(Context* x) noexcept nogil:
     cdef const Segment* segment = x.segment
     cdef const Seq* sender = &x.flow.seq[x.d]
     cdef uint32_t end = segment_end(segment) + (1 if segment.flags & TH_SYN else 0)
-    # Multiples of the golden ratio: IDs that follow each other never share their upper byte.
-    cdef uint8_t hashed = <uint8_t>(
-        (segment.ip_id * <uint32_t>0x9E3779B1 + segment.seq * <uint32_t>0x85EBCA6B + segment.payload_bytes) >> 24)
+    cdef uint8_t hashed = packet_hash(segment)
     if (hashed == x.flow.end[x.d].last_packet and segment.ip_id != 0 and end == sender.nxt and sender.marks & EM_NXT
             and (not segment.flags & TH_ACK or segment.ack == sender.ack)):
         x.core.stats.suspects += 1
@@ -41,11 +50,10 @@ cdef inline void count_packet(Context* x) noexcept nogil:
     cdef Closing* closing
     add_packet(x)
     note_suspect(x)
-    end.payload_bytes += x.segment.payload_bytes
-    if x.packet.time_ns > end.last_seen:
-        if end.last_seen == NEVER and x.packet.time_ns < x.facts.first_seen:
-            x.facts.first_seen = x.packet.time_ns
-        end.last_seen = x.packet.time_ns
+    if add_carries(&end.payload_bytes, x.segment.payload_bytes):
+        trouble_of(x.core, x.facts).end[x.d].payload_bytes_high += 1
+    if x.packet.time_ns > flow.last_seen:
+        flow.last_seen = x.packet.time_ns
     elif x.packet.time_ns < x.facts.first_seen:
         x.facts.first_seen = x.packet.time_ns
     flow.seq[x.d].marks |= EM_SEEN
@@ -168,7 +176,6 @@ cdef inline void open_lowest_hole(Context* x, uint32_t start, uint32_t end) noex
 # The payload of a taken segment. Before: NXT is known.
 cdef inline void account_payload(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
-    cdef End* peer = &x.flow.end[1 - x.d]
     cdef uint32_t low = x.segment.seq
     cdef uint32_t high = low + x.segment.payload_bytes
     cdef uint32_t old_end, filled, seen
@@ -176,19 +183,19 @@ cdef inline void account_payload(Context* x) noexcept nogil:
     if seq_ge(low, sender.nxt):
         if low != sender.nxt:
             open_hole(x, low)
-        x.flow.end[x.d].unique_bytes += x.segment.payload_bytes
+        x.unique = x.segment.payload_bytes
         sender.nxt = high
         if not sender.marks & EM_TIMED:
             sender.marks |= EM_TIMED
-            peer.timed_at = x.packet.time_ns
-            peer.timed_end = segment_end(x.segment)
+            x.facts.rtt.timed_at[x.d] = x.packet.time_ns
+            x.flow.timed_end[x.d] = segment_end(x.segment)
         return
     sender.marks &= ~<uint16_t>EM_TIMED          # Karn: an acknowledgement could mean either copy
     trouble = &trouble_of(x.core, x.facts).end[x.d]
     old_end = high if seq_lt(high, sender.nxt) else sender.nxt
     filled = fill_holes(trouble, low, old_end)
     seen = old_end - low - filled
-    x.flow.end[x.d].unique_bytes += filled + (high - old_end)
+    x.unique = filled + (high - old_end)
     if seen:
         trouble.retransmitted_segments += 1
         trouble.retransmitted_bytes += seen
@@ -200,16 +207,33 @@ cdef inline void account_payload(Context* x) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ acknowledgements
 
-cdef inline void rtt_add(Rtt* rtt, int64_t sample) noexcept nogil:
+cdef inline void _rtt_add_long(EndTrouble* trouble, Rtt* rtt, int end, int64_t sample) noexcept nogil:
+    if trouble.long_rtt_min == 0 or sample < trouble.long_rtt_min:
+        trouble.long_rtt_min = sample
+    if sample > trouble.long_rtt_max:
+        trouble.long_rtt_max = sample
+    add_square(&rtt.squares[end], &trouble.squares_high, <uint64_t>sample)
+
+# A sample of what an end sent.
+cdef inline void rtt_add(Core* core, Facts* facts, int end, int64_t sample) noexcept nogil:
+    cdef Rtt* rtt = &facts.rtt
+    cdef uint64_t square
     if sample < 0:
         return
-    if rtt.samples == 0 or sample < rtt.min:
-        rtt.min = sample
-    if sample > rtt.max:
-        rtt.max = sample
-    rtt.samples += 1
-    rtt.total += sample
-    sum128_add_square(&rtt.squares, <uint64_t>sample)
+    rtt.total[end] += sample
+    if add_carries(&rtt.samples[end], 1):
+        trouble_of(core, facts).end[end].samples_high += 1
+    if sample >= LONG_RTT:
+        _rtt_add_long(&trouble_of(core, facts).end[end], rtt, end, sample)
+        return
+    if sample < rtt.min[end]:
+        rtt.min[end] = <uint32_t>sample
+    if sample > rtt.max[end]:
+        rtt.max[end] = <uint32_t>sample
+    square = <uint64_t>sample * <uint64_t>sample
+    rtt.squares[end] += square
+    if rtt.squares[end] < square:
+        trouble_of(core, facts).end[end].squares_high += 1
 
 # Where the peer's stream begins for the account of acknowledged bytes.
 cdef inline uint32_t stream_base(const Facts* facts, const Seq* seq, int end) noexcept nogil:
@@ -219,7 +243,6 @@ cdef inline uint32_t stream_base(const Facts* facts, const Seq* seq, int end) no
 cdef inline void account_ack(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef Seq* peer = &x.flow.seq[1 - x.d]
-    cdef End* end = &x.flow.end[x.d]
     cdef uint32_t ack = x.segment.ack
     cdef int64_t rise
     sender.marks &= ~<uint16_t>EM_UNJUDGED
@@ -227,15 +250,19 @@ cdef inline void account_ack(Context* x) noexcept nogil:
         sender.marks |= EM_ACK
         sender.ack = ack
         if peer.marks & EM_NXT or x.facts.opening[1 - x.d].marks & OM_FIRST_SEQ:
-            end.acked_bytes = seq_distance(stream_base(x.facts, peer, 1 - x.d), ack)
+            rise = seq_distance(stream_base(x.facts, peer, 1 - x.d), ack)
+            x.flow.end[x.d].acked_bytes = <uint32_t>rise
+            if rise < 0:
+                trouble_of(x.core, x.facts).end[x.d].acked_bytes_high = 0xFFFFFFFF
     else:
         rise = seq_distance(sender.ack, ack)
         if rise > 0:
             sender.ack = ack
-            end.acked_bytes += rise
-    if peer.marks & EM_TIMED and seq_ge(ack, end.timed_end):
+            if add_carries(&x.flow.end[x.d].acked_bytes, <uint32_t>rise):
+                trouble_of(x.core, x.facts).end[x.d].acked_bytes_high += 1
+    if peer.marks & EM_TIMED and seq_ge(ack, x.flow.timed_end[1 - x.d]):
         peer.marks &= ~<uint16_t>EM_TIMED
-        rtt_add(&x.facts.rtt[1 - x.d], x.packet.time_ns - end.timed_at)
+        rtt_add(x.core, x.facts, 1 - x.d, x.packet.time_ns - x.facts.rtt.timed_at[1 - x.d])
 
 # The window that a taken segment announces. Before: TH_ACK or TH_SYN is set.
 cdef inline void account_window(Context* x) noexcept nogil:
@@ -287,7 +314,6 @@ cdef inline void take_segment(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef const Segment* segment = x.segment
     cdef bint keep_alive = False
-    cdef End* end
     if (sender.marks & EM_NXT) == 0 or not sender.marks & EM_ACK:
         note_first(x)
     if not segment.flags & TH_FIN:
@@ -295,9 +321,7 @@ cdef inline void take_segment(Context* x) noexcept nogil:
         if keep_alive:
             trouble_of(x.core, x.facts).end[x.d].keep_alives += 1
         elif segment.payload_bytes == 0 and segment.flags & TH_ACK:
-            end = &x.flow.end[x.d]
-            end.pure_acks += 1
-            if end.pure_acks == 0:
+            if add_carries(&x.flow.end[x.d].pure_acks, 1):
                 trouble_of(x.core, x.facts).end[x.d].pure_acks_high += 1
             if is_duplicate_ack(x):
                 trouble_of(x.core, x.facts).end[x.d].duplicate_acks += 1

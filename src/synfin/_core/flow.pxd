@@ -1,14 +1,10 @@
-# One connection in memory. Flow holds what every packet needs: 192 bytes, three cache lines, of which a packet of a long
-# connection touches the shared one and its sender's. Facts (the same number in a second arena) holds what is written
-# at the opening, at an RTT sample or at the end. What most connections never have lives in blocks that are taken when
+# One connection in memory. Flow holds what every packet needs: 128 bytes, two cache lines: sequence numbers and deadline,
+# and what is counted. Facts (the same number in a second arena) begins with what an RTT sample needs; the rest is
+# written at the opening or at the end. What counts in 32 bits wraps into a high word in Trouble. What most connections never have lives in blocks that are taken when
 # it first occurs: Trouble, Closing, Copies, Vlans, and the Tunnel of types.pxd.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.types cimport Tunnel
-
-cdef extern from "core.h" nogil:
-    ctypedef struct Sum128:
-        uint64_t low, high
 
 # Phase of a record: which deadline runs (SPEC 3.2).
 cdef enum:
@@ -59,17 +55,13 @@ cdef struct Seq:
     uint16_t window          # last window field
     uint16_t marks           # EM_*
 
-# What packets of one end count. acked_bytes and timed_* are about the peer's segments, which this end acknowledges.
+# What packets of one end count: low words, see EndTrouble.
 cdef struct End:
-    int64_t ip_bytes
-    int64_t payload_bytes
-    int64_t unique_bytes
-    int64_t acked_bytes      # of the peer's stream
-    int64_t last_seen        # largest timestamp
-    int64_t timed_at         # timestamp of the peer's timed segment, valid with the peer's EM_TIMED
-    uint32_t timed_end       # its sequence end
-    uint32_t packets         # wraps into Trouble.packets_high
-    uint32_t pure_acks       # wraps into Trouble.pure_acks_high
+    uint32_t packets
+    uint32_t ip_bytes
+    uint32_t payload_bytes
+    uint32_t acked_bytes     # of the peer's stream, which this end acknowledges
+    uint32_t pure_acks
     uint16_t vlan            # last VLAN ID, valid where not NO_VLAN
     uint8_t window_shift     # what this end's window field is scaled by (0 to 14)
     uint8_t last_packet      # hash of the last packet's IPv4 ID, sequence number and length
@@ -85,6 +77,8 @@ cdef struct Flow:
     int64_t last_effective
     Seq seq[2]
     End end[2]
+    int64_t last_seen        # largest timestamp
+    uint32_t timed_end[2]    # sequence end of an end's timed segment, valid with its EM_TIMED
 
 cdef struct AddressPair:
     uint8_t addr[2][16]
@@ -108,13 +102,18 @@ cdef enum:
     OM_FIRST_ACK = 8         # ts_val holds the first acknowledgement instead
     OM_INFERRED = 16         # isn holds ISN + 1 as the peer's SYN-ACK acknowledged it, with OM_FIRST_SEQ
 
-# RTT samples of the segments that one end sent (the far side of the tap towards the peer).
+# RTT samples (ns) of the segments that an end sent (the far side of the tap towards the peer), by that end. `samples`
+# and `squares` are low words, see EndTrouble; `min` and `max` are those of the samples below LONG_RTT.
 cdef struct Rtt:
-    int64_t samples
-    int64_t total
-    int64_t min
-    int64_t max
-    Sum128 squares
+    int64_t timed_at[2]      # timestamp of the end's timed segment, valid with its EM_TIMED
+    int64_t total[2]
+    uint64_t squares[2]
+    uint32_t min[2]
+    uint32_t max[2]
+    uint32_t samples[2]
+
+cdef enum:
+    LONG_RTT = 0xFFFFFFFF    # ns; such a sample, and longer ones, do not fit
 
 # Facts.marks
 cdef enum:
@@ -140,6 +139,7 @@ cdef enum:
     SK_SYNACK = 1            # acceptable SYN-ACKs of either end
 
 cdef struct Facts:
+    Rtt rtt
     int64_t first_seen
     int64_t flow_id
     int64_t first_packet
@@ -148,7 +148,6 @@ cdef struct Facts:
     int64_t rtt_server
     int64_t rtt_client
     int64_t first_payload[2]
-    Rtt rtt[2]
     Opening opening[2]
     int32_t first_file
     int32_t interface_id
@@ -188,7 +187,15 @@ cdef struct EndTrouble:
     int64_t zero_windows
     int64_t duplicate_acks
     int64_t capture_duplicates
+    int64_t repeated_bytes   # payload that is not unique: sent before, not judged, or not taken
+    int64_t long_rtt_min     # of the samples from LONG_RTT on; 0: none
+    int64_t long_rtt_max
+    uint64_t squares_high    # high words of what End and Rtt count
+    uint32_t samples_high
     uint32_t packets_high
+    uint32_t ip_bytes_high
+    uint32_t payload_bytes_high
+    uint32_t acked_bytes_high    # all ones: the sum is negative
     uint32_t pure_acks_high
     uint32_t odd_end         # where the end's last odd segment ended
     uint32_t hole_count

@@ -86,7 +86,7 @@ cdef inline void begin_account(Context* x) noexcept nogil:
         sender.nxt = end
     else:
         return
-    x.flow.end[x.d].unique_bytes += fresh
+    x.unique = fresh
 
 cdef inline void take_late_opening(Context* x, const Options* options) noexcept nogil:
     cdef bint syn = not x.segment.flags & TH_ACK

@@ -1,6 +1,6 @@
 # A finished record as one row of the flow table (schema.FLOWS): everything that is derived rather than kept is derived
 # here, once.
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
@@ -8,7 +8,7 @@ from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
 from synfin._core.zeek cimport conn_state
 
 cdef extern from "core.h" nogil:
-    int64_t exact_stddev(uint64_t count, uint64_t total, const Sum128* squares)
+    int64_t exact_stddev(uint64_t count, uint64_t total, uint64_t squares_low, uint64_t squares_high)
 
 cdef enum:
     NOT_ENDED = -1           # in place of an end's reason: the record is live
@@ -43,14 +43,12 @@ cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
 cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts, int kind) noexcept nogil:
     cdef Key key
     cdef int client = client_end(flow)
-    cdef int64_t last
-    last = flow.end[0].last_seen if flow.end[0].last_seen > flow.end[1].last_seen else flow.end[1].last_seen
     flow_key(core, number, &key)
     put_int(s, COL_FLOW_ID, facts.flow_id)
     put_int(s, COL_RECORD, kind)
     put_int(s, COL_FIRST_SEEN, facts.first_seen)
-    put_int(s, COL_LAST_SEEN, last)
-    put_duration(s, COL_DURATION_NS, last - facts.first_seen)
+    put_int(s, COL_LAST_SEEN, flow.last_seen)
+    put_duration(s, COL_DURATION_NS, flow.last_seen - facts.first_seen)
     put_int(s, COL_IP_VERSION, key.ip_version)
     if s.columns[COL_CLIENT_IP].values != NULL:
         put_int(s, COL_CLIENT_IP, address_code(&s.addresses, key.ip_version, key.addr[client]))
@@ -189,22 +187,42 @@ cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint
     if reason != NOT_ENDED:
         put_int(s, COL_END_REASON, reason)
 
+# A sum of two words.
+cdef inline int64_t wide(uint32_t low, uint32_t high) noexcept nogil:
+    return <int64_t>((<uint64_t>high << 32) | low)
+
+# Samples of what an end sent: between the tap and its peer.
+cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTrouble* trouble) noexcept nogil:
+    cdef int64_t samples = wide(rtt.samples[end], trouble.samples_high)
+    put_int(s, base + COL_CLIENT_RTT_SAMPLES, samples)
+    if samples == 0:
+        return
+    put_int(s, base + COL_CLIENT_RTT_MIN_NS, trouble.long_rtt_min if rtt.min[end] == LONG_RTT else rtt.min[end])
+    put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total[end] // samples)
+    put_int(s, base + COL_CLIENT_RTT_MAX_NS, trouble.long_rtt_max if trouble.long_rtt_min else rtt.max[end])
+    put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
+            exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end], trouble.squares_high))
+
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
-    cdef EndTrouble none
-    cdef EndTrouble* trouble = &none
+    cdef Trouble none
+    cdef Trouble* troubles = &none
+    cdef EndTrouble* trouble
     cdef End* own = &flow.end[end]
-    cdef Rtt* rtt = &facts.rtt[1 - end]      # samples of the peer's segments: between the tap and this end
-    cdef int64_t missing
-    memset(&none, 0, sizeof(EndTrouble))
+    cdef int64_t payload, unique, missing
+    memset(&none, 0, sizeof(Trouble))
     if facts.trouble:
-        trouble = &(<Trouble*>arena_at(&core.troubles, facts.trouble)).end[end]
-    missing = flow.end[1 - end].acked_bytes - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - own.unique_bytes
+        troubles = <Trouble*>arena_at(&core.troubles, facts.trouble)
+    trouble = &troubles.end[end]
+    payload = wide(own.payload_bytes, trouble.payload_bytes_high)
+    unique = payload - trouble.repeated_bytes
+    missing = (wide(flow.end[1 - end].acked_bytes, troubles.end[1 - end].acked_bytes_high)
+               - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - unique)
     base -= COL_CLIENT_PACKETS
-    put_int(s, base + COL_CLIENT_PACKETS, (<int64_t>trouble.packets_high << 32) + own.packets)
-    put_int(s, base + COL_CLIENT_IP_BYTES, own.ip_bytes)
-    put_int(s, base + COL_CLIENT_PAYLOAD_BYTES, own.payload_bytes)
-    put_int(s, base + COL_CLIENT_UNIQUE_BYTES, own.unique_bytes)
-    put_int(s, base + COL_CLIENT_PURE_ACKS, (<int64_t>trouble.pure_acks_high << 32) + own.pure_acks)
+    put_int(s, base + COL_CLIENT_PACKETS, wide(own.packets, trouble.packets_high))
+    put_int(s, base + COL_CLIENT_IP_BYTES, wide(own.ip_bytes, trouble.ip_bytes_high))
+    put_int(s, base + COL_CLIENT_PAYLOAD_BYTES, payload)
+    put_int(s, base + COL_CLIENT_UNIQUE_BYTES, unique)
+    put_int(s, base + COL_CLIENT_PURE_ACKS, wide(own.pure_acks, trouble.pure_acks_high))
     put_int(s, base + COL_CLIENT_RETRANSMITTED_SEGMENTS, trouble.retransmitted_segments)
     put_int(s, base + COL_CLIENT_RETRANSMITTED_BYTES, trouble.retransmitted_bytes)
     put_int(s, base + COL_CLIENT_OUT_OF_ORDER_SEGMENTS, trouble.out_of_order_segments)
@@ -216,13 +234,7 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
         put_int(s, base + COL_CLIENT_CAPTURE_DUPLICATES, trouble.capture_duplicates)
     if flow.seq[end].marks & EM_PAYLOAD:
         put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, facts.first_payload[end])
-    put_int(s, base + COL_CLIENT_RTT_SAMPLES, rtt.samples)
-    if rtt.samples:
-        put_int(s, base + COL_CLIENT_RTT_MIN_NS, rtt.min)
-        put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total // rtt.samples)
-        put_int(s, base + COL_CLIENT_RTT_MAX_NS, rtt.max)
-        put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
-                exact_stddev(<uint64_t>rtt.samples, <uint64_t>rtt.total, &rtt.squares))
+    put_rtt(s, base, &facts.rtt, 1 - end, &troubles.end[1 - end])
 
 cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
     cdef Trouble* trouble = <Trouble*>arena_at(&core.troubles, facts.trouble) if facts.trouble else NULL

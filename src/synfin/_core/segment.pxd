@@ -15,11 +15,8 @@ from synfin._core.others cimport adopt_others, note_others, split_others
 from synfin._core.record cimport end_record, evict_record, expire_record
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_gt
+from synfin._core.usual cimport track_usual
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
-
-# Keeps what only a cap needs out of the way of runs without one.
-cdef extern from *:
-    bint unlikely(bint condition) nogil
 
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
 
@@ -120,6 +117,7 @@ cdef inline void settle_deadline(Context* x, uint8_t phase_before, bint rejected
 # Applies a segment to the record that it belongs to. `face` and `phase` are the record's before it (0: it is new).
 cdef inline void apply_segment(Context* x, uint32_t face, uint8_t phase) noexcept nogil:
     cdef bint rejected_rst = False
+    x.unique = 0
     if x.core.config.others:
         note_others(x)
     count_packet(x)
@@ -133,6 +131,8 @@ cdef inline void apply_segment(Context* x, uint32_t face, uint8_t phase) noexcep
         take_synack(x)
     else:
         take_syn(x)
+    if x.unique != x.segment.payload_bytes:
+        trouble_of(x.core, x.facts).end[x.d].repeated_bytes += x.segment.payload_bytes - x.unique
     if not x.flow.marks & FM_ATTEMPT:
         settle_phase(x)
     settle_deadline(x, phase, rejected_rst)
@@ -249,8 +249,7 @@ cdef inline void count_segment(Core* core, const Segment* segment, int64_t effec
         interval_count(&core.intervals, effective, ICOL_SYNACKS if segment.flags & TH_ACK else ICOL_SYNS, 1)
 
 # One segment; `guess` as in table_find_again. Before: the core's clock is the packet's, every deadline and slice up to
-# clock - reorder is settled (sweep.pxd), the arenas and the sink hold their reserves. Touches the record's shared line
-# and its sender's line while both ends are ESTABLISHED and the segment is plain.
+# clock - reorder is settled (sweep.pxd), the arenas and the sink hold their reserves.
 cdef inline void track_segment(Core* core, const Segment* segment, const PacketRef* packet,
                                const Key* key, uint32_t guess) noexcept nogil:
     cdef Context x
@@ -281,25 +280,11 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         count_segment(core, segment, fresh)
         begin_record(&x, key)
         return
-    use_record(&x, x.number)
-    flow = x.flow
-    if (flow.phase == PH_OPEN and flow.state[0] == ST_ESTABLISHED and flow.state[1] == ST_ESTABLISHED
-            and not segment.flags & (TH_SYN | TH_FIN | TH_RST) and not flow.marks & (FM_ATTEMPT | FM_HELD)
-            and not core.config.others):
-        count_segment(core, segment, x.effective)
-        count_packet(&x)
-        flow.seq[x.d].marks |= EM_BEYOND
-        if is_acceptable(&x):
-            if (flow.seq[1 - x.d].marks & (EM_SYN | EM_SYN_ACKED)) == EM_SYN:
-                note_syn_acknowledged(&x)    # by proof it became ESTABLISHED before
-            take_segment(&x)
-        else:
-            count_odd(&x)
-        flow.last_effective = x.effective
-        flow.deadline = x.effective + core.config.timeout[PH_OPEN]
+    if not core.config.others and track_usual(core, segment, packet.time_ns, x.number, flow, x.d, x.effective):
         if unlikely(core.capped):
             age_packet(core, x.number, PH_OPEN, PH_OPEN)
         return
+    use_record(&x, x.number)
     border = border_of(&x)
     if border == BEGINS:
         end_record(core, x.number, END_REUSE, x.effective)

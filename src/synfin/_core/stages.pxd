@@ -64,8 +64,7 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     if core.config.duplicates != DUP_KEEP and batch.count:
         prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
 
-# Starts loading the records that the slots name: the shared line, the sender's, and the peer's, where the time of a
-# segment with payload may be noted. A hint only: the record may end or begin before its packet's turn.
+# Starts loading the records that the slots name. A hint only: the record may end or begin before its packet's turn.
 cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
     cdef uint32_t i, at, hashed
     cdef Flow* flow
@@ -81,11 +80,9 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
         if stages.flows[i]:
             flow = flow_of(core, stages.flows[i])
             prefetch_write(flow)
-            prefetch_write(&flow.end[stages.keys[i].sender])
-            if stages.segments[i].payload_bytes:
-                prefetch_write(&flow.end[1 - stages.keys[i].sender])
+            prefetch_write(<char*>flow + 64)
 
-# Starts loading the facts that packets of open connections need: the RTT sums, where an acknowledgement may complete a
+# Starts loading the facts that packets of open connections need: the RTT sums, where a segment may begin or complete a
 # sample; and what a SYN, FIN or RST will write.
 cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
     cdef uint32_t i, at
@@ -101,8 +98,8 @@ cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil
             facts = <char*>facts_of(core, stages.flows[i])
             for at in range(0, sizeof(Facts), 64):
                 prefetch_write(facts + at)
-        elif flow.seq[peer].marks & EM_TIMED:
-            facts = <char*>&facts_of(core, stages.flows[i]).rtt[peer]
+        elif flow.seq[peer].marks & EM_TIMED or stages.segments[i].payload_bytes:
+            facts = <char*>&facts_of(core, stages.flows[i]).rtt
             prefetch_write(facts)
             prefetch_write(facts + sizeof(Rtt) - 1)     # it may cross a line
 
