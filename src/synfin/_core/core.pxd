@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from synfin._core.arena cimport RECORDS_SHIFT, Arena, arena_at, arena_give, arena_take
+from synfin._core.bytes cimport be32, put_be32
 from synfin._core.declared cimport *
 from synfin._core.duplicates cimport Firsts
 from synfin._core.filter cimport Program
@@ -283,15 +284,14 @@ cdef inline uint32_t table_find_again(Core* core, const Key* key, uint32_t guess
 cdef inline bint flow_has_key(Core* core, uint32_t number, const Key* key) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef AddressPair* pair
-    if flow.port[0] != key.port[0] or flow.port[1] != key.port[1]:
+    if memcmp(flow.port, key.port, 4) != 0:
         return False
     if core.config.key_vlan and facts_of(core, number).vlan_first != key.vlan:
         return False
     if core.config.key_tunnel and not same_tunnel(tunnel_of(core, facts_of(core, number)), key.tunnel):
         return False
     if key.ip_version == 4:
-        return (not flow.marks & FM_IPV6 and memcmp(&flow.key_low, key.addr[0], 4) == 0
-                and memcmp(&flow.key_high, key.addr[1], 4) == 0)
+        return not flow.marks & FM_IPV6 and flow.key_low == be32(key.addr[0]) and flow.key_high == be32(key.addr[1])
     if not flow.marks & FM_IPV6 or flow.key_high != key.hash:
         return False
     pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
@@ -345,8 +345,8 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     flow.port[0] = key.port[0]
     flow.port[1] = key.port[1]
     if key.ip_version == 4:
-        memcpy(&flow.key_low, key.addr[0], 4)
-        memcpy(&flow.key_high, key.addr[1], 4)
+        flow.key_low = be32(key.addr[0])
+        flow.key_high = be32(key.addr[1])
     else:
         flow.key_low = arena_take(&core.address_pairs)
         flow.key_high = key.hash
@@ -379,6 +379,6 @@ cdef inline void flow_key(Core* core, uint32_t number, Key* key) noexcept nogil:
         memcpy(key.addr[0], arena_at(&core.address_pairs, flow.key_low), 32)
     else:
         key.ip_version = 4
-        memcpy(key.addr[0], &flow.key_low, 4)
-        memcpy(key.addr[1], &flow.key_high, 4)
+        put_be32(key.addr[0], flow.key_low)
+        put_be32(key.addr[1], flow.key_high)
     key.hash = key_hash(key, core.config.seed)

@@ -26,9 +26,8 @@ cdef inline void add_packet(Context* x) noexcept nogil:
 
 # What tells a packet from its end's last one. Multiples of the golden ratio: IDs that follow each other never share their
 # upper byte.
-cdef inline uint8_t packet_hash(const Segment* segment) noexcept nogil:
-    return <uint8_t>(
-        (segment.ip_id * <uint32_t>0x9E3779B1 + segment.seq * <uint32_t>0x85EBCA6B + segment.payload_bytes) >> 24)
+cdef inline uint8_t packet_hash(uint16_t ip_id, uint32_t seq, uint32_t payload_bytes) noexcept nogil:
+    return <uint8_t>((ip_id * <uint32_t>0x9E3779B1 + seq * <uint32_t>0x85EBCA6B + payload_bytes) >> 24)
 
 # A packet that repeats its end's last one, IPv4 ID included, is very likely a capture duplicate: a kernel that sends
 # again takes a new ID. Eight bits of hash take one in 256 other packets that move neither SEQ nor ACK for one, too.
@@ -37,7 +36,7 @@ cdef inline void note_suspect(Context* x) noexcept nogil:
     cdef const Segment* segment = x.segment
     cdef const Seq* sender = &x.flow.seq[x.d]
     cdef uint32_t end = segment_end(segment) + (1 if segment.flags & TH_SYN else 0)
-    cdef uint8_t hashed = packet_hash(segment)
+    cdef uint8_t hashed = packet_hash(segment.ip_id, segment.seq, segment.payload_bytes)
     if (hashed == x.flow.end[x.d].last_packet and segment.ip_id != 0 and end == sender.nxt and sender.marks & EM_NXT
             and (not segment.flags & TH_ACK or segment.ack == sender.ack)):
         x.core.stats.suspects += 1

@@ -2,25 +2,24 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
-from synfin._core.bytes cimport Cursor, advance, be16
+from synfin._core.bytes cimport Cursor
 from synfin._core.checksum cimport checksums_hold
 from synfin._core.icmp cimport read_quote
 from synfin._core.ip cimport ipv4, ipv6
-from synfin._core.link cimport ET_IPV4, LINKTYPE_ETHERNET, find_ip
+from synfin._core.link cimport ET_IPV4, find_ip
 from synfin._core.tcp cimport tcp, tcp_options, tcp_timestamps
 from synfin._core.tunnel cimport peel
 from synfin._core.types cimport (
-    PF_VLAN, VD_BAD_CHECKSUM, VD_ICMP_ERROR, VD_INSIDE, VD_SAME_ENDS, VD_SEGMENT, PacketRef, Segment, Tunnel,
+    VD_BAD_CHECKSUM, VD_ICMP_ERROR, VD_INSIDE, VD_SAME_ENDS, VD_SEGMENT, PacketRef, Segment, Tunnel,
 )
-
 
 # VD_SEGMENT: every field of the segment is set; its `tunnel` is NULL or `tunnel`, which is then set, too. Any other
 # verdict names the skip; both are then undefined, but for what an ICMP error quotes (icmp.pxd). With `verify`, a wrong
 # checksum is a skip.
 cdef inline int decode(const PacketRef* packet, Segment* segment, Tunnel* tunnel, bint verify) noexcept nogil:
     cdef Cursor cursor
-    cdef uint32_t kind = ET_IPV4
-    cdef int verdict = VD_SEGMENT
+    cdef uint32_t kind
+    cdef int verdict
     cursor.at = packet.data
     cursor.captured = packet.captured_len
     cursor.length = packet.wire_len
@@ -28,16 +27,9 @@ cdef inline int decode(const PacketRef* packet, Segment* segment, Tunnel* tunnel
     segment.tunnel = NULL
     segment.has_vlan = 0
     segment.vlan_id = 0
-    # Untagged IPv4 on Ethernet, most of all traffic, goes straight on.
-    if (
-        packet.link_type == LINKTYPE_ETHERNET and not packet.flags & PF_VLAN and cursor.captured >= 14
-        and be16(cursor.at + 12) == ET_IPV4
-    ):
-        advance(&cursor, 14)
-    else:
-        verdict = find_ip(packet, &cursor, segment, &kind)
-        if verdict != VD_SEGMENT:
-            return verdict
+    verdict = find_ip(packet, &cursor, segment, &kind)
+    if verdict != VD_SEGMENT:
+        return verdict
     verdict = ipv4(&cursor, segment) if kind == ET_IPV4 else ipv6(&cursor, segment)
     if verdict == VD_INSIDE:
         verdict = peel(&cursor, segment, tunnel)

@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from synfin._core.bytes cimport be32
 from synfin._core.types cimport NO_TUNNEL_ID, Segment, Tunnel
 
 cdef extern from "core.h" nogil:
@@ -22,22 +23,36 @@ cdef struct Key:
     uint8_t ip_version
     uint32_t hash
 
+cdef inline uint64_t _ports_word(const uint16_t* port, uint16_t vlan, uint8_t version) noexcept nogil:
+    return (<uint64_t>port[0] << 48) | (<uint64_t>port[1] << 32) | (<uint64_t>vlan << 16) | version
+
+cdef inline uint32_t _fold(uint64_t word) noexcept nogil:
+    return <uint32_t>(word ^ (word >> 32))
+
+cdef inline uint64_t _mix_ipv4(uint32_t low, uint32_t high, uint64_t ports, uint64_t seed) noexcept nogil:
+    return mix64((<uint64_t>low << 32 | high) ^ seed, ports ^ MIX_A)
+
+# As key_hash, for IPv4 without a tunnel. `low` and `high` are the addresses of end 0 and 1.
+cdef inline uint32_t hash_ipv4(uint32_t low, uint32_t high, const uint16_t* port, uint16_t vlan,
+                               uint64_t seed) noexcept nogil:
+    return _fold(_mix_ipv4(low, high, _ports_word(port, vlan, 4), seed))
+
 # Before: everything but `hash` is set.
 cdef inline uint32_t key_hash(const Key* key, uint64_t seed) noexcept nogil:
     cdef uint64_t a[2]
     cdef uint64_t b[2]
-    cdef uint64_t ports
-    ports = (<uint64_t>key.port[0] << 48) | (<uint64_t>key.port[1] << 32) | (<uint64_t>key.vlan << 16) | key.ip_version
-    memcpy(a, key.addr[0], 16)
-    memcpy(b, key.addr[1], 16)
+    cdef uint64_t ports = _ports_word(key.port, key.vlan, key.ip_version)
+    cdef uint64_t mixed
     if key.ip_version == 4:
-        a[0] = mix64((a[0] << 32 | <uint32_t>b[0]) ^ seed, ports ^ MIX_A)
+        mixed = _mix_ipv4(be32(key.addr[0]), be32(key.addr[1]), ports, seed)
     else:
-        a[0] = mix64(a[0] ^ seed, a[1] ^ MIX_B) ^ mix64(b[0] ^ MIX_C, b[1] ^ seed)
-        a[0] = mix64(a[0] ^ seed, ports ^ MIX_A)
+        memcpy(a, key.addr[0], 16)
+        memcpy(b, key.addr[1], 16)
+        mixed = mix64(a[0] ^ seed, a[1] ^ MIX_B) ^ mix64(b[0] ^ MIX_C, b[1] ^ seed)
+        mixed = mix64(mixed ^ seed, ports ^ MIX_A)
     if key.tunnel != NULL:
-        a[0] = mix64(a[0] ^ <uint64_t>key.tunnel.id, key.tunnel.kind ^ MIX_B)
-    return <uint32_t>(a[0] ^ (a[0] >> 32))
+        mixed = mix64(mixed ^ <uint64_t>key.tunnel.id, key.tunnel.kind ^ MIX_B)
+    return _fold(mixed)
 
 cdef inline void key_of(const Segment* segment, bint with_vlan, bint with_tunnel, uint64_t seed,
                         Key* key) noexcept nogil:

@@ -15,7 +15,6 @@ from synfin._core.others cimport adopt_others, note_others, split_others
 from synfin._core.record cimport end_record, evict_record, expire_record
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_gt
-from synfin._core.usual cimport track_usual
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
 
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
@@ -279,10 +278,6 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
             evict_record(core)
         count_segment(core, segment, fresh)
         begin_record(&x, key)
-        return
-    if not core.config.others and track_usual(core, segment, packet.time_ns, x.number, flow, x.d, x.effective):
-        if unlikely(core.capped):
-            age_packet(core, x.number, PH_OPEN, PH_OPEN)
         return
     use_record(&x, x.number)
     border = border_of(&x)

@@ -2,7 +2,8 @@
 # tracked.
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
-from synfin._core.ages cimport age_of
+from synfin._core.ages cimport age_of, age_packet
+from synfin._core.brief cimport Brief, brief_of, brief_plain
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.duplicates cimport (
@@ -13,6 +14,7 @@ from synfin._core.key cimport Key, key_of
 from synfin._core.quote cimport track_quote
 from synfin._core.segment cimport track_copy, track_segment
 from synfin._core.sweep cimport rows_full, start_clock, step_back, sweep
+from synfin._core.usual cimport track_usual
 from synfin._core.watch cimport watch_packet
 
 cdef extern from "core.h" nogil:
@@ -24,8 +26,8 @@ cdef struct Stages:
     uint32_t count
     uint32_t at              # the packet in hand, where a full sink stopped the last call
     bint stepping            # ... after it was tracked, before the clock stepped back
-    int8_t verdicts[BATCH_PACKETS]
-    uint32_t flows[BATCH_PACKETS]    # the record that the index named, 0: none
+    Brief briefs[BATCH_PACKETS]
+    # Of packets whose brief does not say enough:
     Segment segments[BATCH_PACKETS]
     Tunnel tunnels[BATCH_PACKETS]    # what segments point to
     Key keys[BATCH_PACKETS]
@@ -34,51 +36,80 @@ cdef struct Stages:
 # ------------------------------------------------------------------------------------------------ stages
 
 cdef inline bint is_quote(const Stages* stages, uint32_t i) noexcept nogil:
-    return stages.verdicts[i] == VD_ICMP_ERROR and stages.segments[i].quoted
+    return stages.briefs[i].verdict == VD_ICMP_ERROR and stages.segments[i].quoted
 
 cdef inline bint is_filtered(const Core* core, const PacketRef* packet) noexcept nogil:
     cdef const Program* program = &core.programs[packet.link_type]
     return program.steps != NULL and not filter_accepts(program, packet)
 
+cdef inline void note_times(Core* core, const Batch* batch) noexcept nogil:
+    cdef int64_t first = core.stats.first_time, last = core.stats.last_time
+    cdef uint32_t i
+    if core.stats.packets == 0 and batch.count:
+        first = last = batch.packets[0].time_ns
+    for i in range(batch.count):
+        first = min(first, batch.packets[i].time_ns)
+        last = max(last, batch.packets[i].time_ns)
+    core.stats.first_time = first
+    core.stats.last_time = last
+
+# Decodes a packet wholly; returns whether the index is to be asked for its key.
+cdef inline bint decode_whole(Core* core, Stages* stages, const PacketRef* packet, uint32_t i) noexcept nogil:
+    cdef Brief* brief = &stages.briefs[i]
+    cdef Segment* segment = &stages.segments[i]
+    if core.programs != NULL and is_filtered(core, packet):
+        brief.verdict = VD_FILTERED
+        return False
+    brief.whole = 1
+    brief.verdict = <int8_t>decode(packet, segment, &stages.tunnels[i], core.config.verify_checksums)
+    if brief.verdict != VD_SEGMENT and not is_quote(stages, i):
+        return False
+    key_of(segment, core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i])
+    brief_of(segment, &stages.keys[i], brief)
+    return True
+
 # Decodes a batch and starts loading the index slots that it will look at.
 cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
+    cdef bint keep = core.config.duplicates == DUP_KEEP
+    cdef bint may_be_plain = keep and core.programs == NULL and not core.config.verify_checksums
+    cdef uint64_t seed = core.config.seed
+    cdef const Slot* slots = core.table.slots
+    cdef uint32_t mask = core.table.mask
     cdef uint32_t i
+    cdef Brief* brief
     stages.count = batch.count
     stages.at = 0
     stages.stepping = False
+    note_times(core, batch)
     for i in range(batch.count):
-        if core.programs != NULL and is_filtered(core, &batch.packets[i]):
-            stages.verdicts[i] = VD_FILTERED
-            continue
-        stages.verdicts[i] = <int8_t>decode(
-            &batch.packets[i], &stages.segments[i], &stages.tunnels[i], core.config.verify_checksums
-        )
-        if stages.verdicts[i] == VD_SEGMENT or is_quote(stages, i):
-            key_of(
-                &stages.segments[i], core.config.key_vlan, core.config.key_tunnel, core.config.seed, &stages.keys[i]
-            )
-            prefetch_read(&core.table.slots[stages.keys[i].hash & core.table.mask])
-            if core.config.duplicates != DUP_KEEP and stages.verdicts[i] == VD_SEGMENT:
-                stages.fingerprints[i] = fingerprint(&stages.segments[i], core.config.seed)
+        brief = &stages.briefs[i]
+        if ((may_be_plain and brief_plain(&batch.packets[i], seed, brief))
+                or decode_whole(core, stages, &batch.packets[i], i)):
+            prefetch_read(&slots[brief.hash & mask])
+            if not keep and brief.verdict == VD_SEGMENT:
+                stages.fingerprints[i] = fingerprint(&stages.segments[i], seed)
                 prefetch_slot(&core.firsts, stages.fingerprints[i])
-    if core.config.duplicates != DUP_KEEP and batch.count:
+    if not keep and batch.count:
         prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
 
 # Starts loading the records that the slots name. A hint only: the record may end or begin before its packet's turn.
 cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
-    cdef uint32_t i, at, hashed
+    cdef const Slot* slots = core.table.slots
+    cdef uint32_t mask = core.table.mask
+    cdef uint32_t i, at
     cdef Flow* flow
+    cdef Brief* brief
     for i in range(stages.count):
-        stages.flows[i] = 0
-        if stages.verdicts[i] != VD_SEGMENT:
+        brief = &stages.briefs[i]
+        brief.flow = 0
+        if brief.verdict != VD_SEGMENT:
             continue
-        hashed = stages.keys[i].hash
-        at = hashed & core.table.mask
-        while core.table.slots[at].flow and core.table.slots[at].hash != hashed:
-            at = (at + 1) & core.table.mask
-        stages.flows[i] = core.table.slots[at].flow
-        if stages.flows[i]:
-            flow = flow_of(core, stages.flows[i])
+        at = brief.hash & mask
+        while slots[at].flow and slots[at].hash != brief.hash:
+            at = (at + 1) & mask
+        brief.flow = slots[at].flow
+        if brief.flow:
+            flow = flow_of(core, brief.flow)
             prefetch_write(flow)
             prefetch_write(<char*>flow + 64)
 
@@ -86,20 +117,20 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
 # sample; and what a SYN, FIN or RST will write.
 cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
     cdef uint32_t i, at
-    cdef int peer
     cdef char* facts
     cdef const Flow* flow
+    cdef const Brief* brief
     for i in range(stages.count):
-        if stages.flows[i] == 0:
+        brief = &stages.briefs[i]
+        if brief.flow == 0:
             continue
-        flow = flow_of(core, stages.flows[i])
-        peer = 1 - stages.keys[i].sender
+        flow = flow_of(core, brief.flow)
         if flow.phase != PH_OPEN:
-            facts = <char*>facts_of(core, stages.flows[i])
+            facts = <char*>facts_of(core, brief.flow)
             for at in range(0, sizeof(Facts), 64):
                 prefetch_write(facts + at)
-        elif flow.seq[peer].marks & EM_TIMED or stages.segments[i].payload_bytes:
-            facts = <char*>&facts_of(core, stages.flows[i]).rtt
+        elif brief.payload_bytes or flow.seq[1 - brief.sender].marks & EM_TIMED:
+            facts = <char*>&facts_of(core, brief.flow).rtt
             prefetch_write(facts)
             prefetch_write(facts + sizeof(Rtt) - 1)     # it may cross a line
 
@@ -108,11 +139,11 @@ cdef inline void prefetch_ages(Core* core, const Stages* stages) noexcept nogil:
     cdef uint32_t i
     cdef const Age* age
     for i in range(stages.count):
-        if stages.flows[i]:
-            prefetch_write(age_of(core, stages.flows[i]))
+        if stages.briefs[i].flow:
+            prefetch_write(age_of(core, stages.briefs[i].flow))
     for i in range(stages.count):
-        if stages.flows[i]:
-            age = age_of(core, stages.flows[i])
+        if stages.briefs[i].flow:
+            age = age_of(core, stages.briefs[i].flow)
             prefetch_write(age_of(core, age.older))
             prefetch_write(age_of(core, age.newer))
 
@@ -122,28 +153,49 @@ cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) no
     else:
         core.stats.skips[verdict] += 1
 
-cdef inline void note_time(Core* core, int64_t time_ns) noexcept nogil:
-    if core.stats.packets == 0 or time_ns < core.stats.first_time:
-        core.stats.first_time = time_ns
-    if core.stats.packets == 0 or time_ns > core.stats.last_time:
-        core.stats.last_time = time_ns
-
-# Whether the packet in hand is a capture duplicate; asked once a packet.
+# Whether the packet in hand is a capture duplicate; asked once a packet, where duplicates are not kept.
 cdef inline bint is_copy(Core* core, const Stages* stages, const PacketRef* packet) noexcept nogil:
-    return (core.config.duplicates != DUP_KEEP and stages.verdicts[stages.at] == VD_SEGMENT
+    return (stages.briefs[stages.at].verdict == VD_SEGMENT
             and take_duplicate(&core.firsts, &stages.segments[stages.at], packet, stages.fingerprints[stages.at],
                                core.clock))
 
 cdef inline void count_or_skip_copy(Core* core, Stages* stages, const PacketRef* packet) noexcept nogil:
     cdef const Key* key = &stages.keys[stages.at]
-    stages.verdicts[stages.at] = VD_CAPTURE_DUPLICATE
+    stages.briefs[stages.at].verdict = VD_CAPTURE_DUPLICATE
     if core.config.duplicates != DUP_COUNT or not track_copy(core, &stages.segments[stages.at], packet, key):
         count_skip(core, VD_CAPTURE_DUPLICATE, packet)
     elif core.watch != NULL:
         watch_packet(core.watch, table_find(core, key), core.stats.packets)
 
+# Tracks the packet in hand, which is no capture duplicate and no usual segment.
+cdef inline void track_whole(Core* core, Stages* stages, const PacketRef* packet) noexcept nogil:
+    cdef uint32_t i = stages.at
+    if stages.briefs[i].verdict != VD_SEGMENT:
+        count_skip(core, stages.briefs[i].verdict, packet)
+        if is_quote(stages, i):
+            track_quote(core, &stages.segments[i], packet, &stages.keys[i])
+        return
+    if not stages.briefs[i].whole:
+        decode_whole(core, stages, packet, i)
+    track_segment(core, &stages.segments[i], packet, &stages.keys[i], stages.briefs[i].flow)
+    if core.watch != NULL:
+        watch_packet(core.watch, table_find(core, &stages.keys[i]), core.stats.packets)
+
+# Tracks the packet in hand as usual, where it is a usual segment.
+cdef inline bint track_as_usual(Core* core, const Brief* brief, int64_t time_ns) noexcept nogil:
+    if brief.verdict != VD_SEGMENT or not track_usual(core, brief, time_ns):
+        return False
+    if unlikely(core.capped):
+        age_packet(core, brief.flow, PH_OPEN, PH_OPEN)
+    if unlikely(core.watch != NULL):
+        watch_packet(core.watch, brief.flow, core.stats.packets)
+    return True
+
 # Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.
 cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noexcept nogil:
+    cdef const Config* config = &core.config
+    cdef bint keep = config.duplicates == DUP_KEEP
+    cdef bint usual = not (config.others or config.key_vlan or config.key_tunnel)
     cdef const PacketRef* packet
     while stages.at < stages.count:
         packet = &batch.packets[stages.at]
@@ -152,22 +204,15 @@ cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noe
                 start_clock(core, packet.clock_ns)
             elif packet.clock_ns > core.clock:
                 core.clock = packet.clock_ns
-            if core.clock - core.config.reorder >= core.next_sweep and not sweep(core, core.clock - core.config.reorder):
+            if core.clock - config.reorder >= core.next_sweep and not sweep(core, core.clock - config.reorder):
                 return False
             if rows_full(&core.rows):
                 return False
-            note_time(core, packet.time_ns)
             core.stats.packets += 1
-            if is_copy(core, stages, packet):
+            if not keep and is_copy(core, stages, packet):
                 count_or_skip_copy(core, stages, packet)
-            elif stages.verdicts[stages.at] == VD_SEGMENT:
-                track_segment(core, &stages.segments[stages.at], packet, &stages.keys[stages.at], stages.flows[stages.at])
-                if core.watch != NULL:
-                    watch_packet(core.watch, table_find(core, &stages.keys[stages.at]), core.stats.packets)
-            else:
-                count_skip(core, stages.verdicts[stages.at], packet)
-                if is_quote(stages, stages.at):
-                    track_quote(core, &stages.segments[stages.at], packet, &stages.keys[stages.at])
+            elif not usual or not track_as_usual(core, &stages.briefs[stages.at], packet.time_ns):
+                track_whole(core, stages, packet)
         if packet.flags & PF_STEP_BACK:
             stages.stepping = True
             if not step_back(core, packet.time_ns):

@@ -449,7 +449,7 @@ cdef class Tracker:
         cdef int verdict
         if self.stages.count == 0:
             raise SynfinError("no packet was fed")
-        verdict = self.stages.verdicts[self.stages.count - 1]
+        verdict = self.stages.briefs[self.stages.count - 1].verdict
         judged = self.core.config.duplicates != DUP_KEEP and verdict in (VD_SEGMENT, VD_CAPTURE_DUPLICATE)
         name = "link_type" if verdict == VD_LINK_TYPE else schema.SKIPS[verdict][0]
         return None if verdict == VD_SEGMENT else name, self.core.firsts.last if judged else None
