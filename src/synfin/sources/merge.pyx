@@ -15,7 +15,7 @@ from synfin.sources.clock cimport (
     CE_COUNT, CLOCK_EVENTS, HOUR_NS, ClockEvent, ClockLog, InputClock, clock_free, input_clock_take,
 )
 from synfin.sources.frame cimport FE_STREAM, FM_PCAP, FR_PACKET, Framer, frame_fail, frame_free, frame_stash
-from synfin.sources.pcap cimport LEN_CAPTURED_FIRST, pcap_look, pcap_pass
+from synfin.sources.pcap cimport LEN_CAPTURED_FIRST, pcap_stretch
 from synfin.sources.source cimport Source, source_next
 
 cdef enum:
@@ -99,43 +99,37 @@ cdef inline void _give(Merge* m, Source* s, Batch* b) noexcept nogil:
     b.count += 1
 
 
-# The usual stretch of a file goes through in one loop: pcap records that lie whole in the chunk and inside the window,
-# before `limit_ns`, and whose timestamps move no clock by more than an hour. What _give and source_next would do with
-# such a packet is done here in fewer steps. Stops before the first packet that is not so, or when the batch is full.
+# The usual stretch of a file goes through in two loops, one of framing and one of clocks: pcap records that lie whole in
+# the chunk and inside the window, before `limit_ns`, and that move no clock by more than half an hour, so that none is
+# judged. What _give and source_next would do with such packets is done here in fewer steps.
 cdef inline void _give_usual(Merge* m, Source* s, Batch* b, int64_t limit_ns) noexcept nogil:
     cdef Framer* f = &s.framer
-    cdef PacketRef* p = &b.packets[b.count]
-    cdef PacketRef* full = &b.packets[BATCH_PACKETS]
-    cdef int64_t source_ns = s.clock.now_ns, inside_ns = s.inside_ns, input_ns = m.clock.now_ns
-    cdef int64_t start_ns = m.start_ns, end_ns = m.end_ns, time_ns
-    cdef uint8_t tap = s.tap
-    cdef uint32_t size
+    cdef PacketRef* first = &b.packets[b.count]
+    cdef uint32_t room = BATCH_PACKETS - b.count, count, i
+    cdef int64_t input_ns = max(m.clock.now_ns, s.inside_ns)
+    cdef int64_t low_ns = max(m.start_ns, input_ns - HOUR_NS // 2)
+    cdef int64_t high_ns = min(limit_ns, m.end_ns, min(s.clock.now_ns, input_ns) + HOUR_NS // 2)
+    cdef int64_t highest_ns
     if (s.clock.count or not s.clock.started or f.error or f.format != FM_PCAP or f.carry_len
-            or f.lengths != LEN_CAPTURED_FIRST or s.given == 0):
+            or f.lengths != LEN_CAPTURED_FIRST or s.given == 0 or s.clock.now_ns >= limit_ns):
         return
-    while p < full:
-        size = pcap_look(f, p)
-        if size == 0:
-            break
-        time_ns = p.time_ns
-        if (max(time_ns, source_ns) >= limit_ns or time_ns > source_ns + HOUR_NS
-                or time_ns < input_ns - HOUR_NS or not start_ns <= time_ns < end_ns):
-            break
-        pcap_pass(f, size)
-        source_ns = max(source_ns, time_ns)
-        inside_ns = max(inside_ns, time_ns)
-        input_ns = max(input_ns, inside_ns)
-        p.clock_ns = input_ns
-        p.tap = tap
-        p += 1
-    if p == &b.packets[b.count]:
+    if f.big_endian:
+        count = pcap_stretch(f, True, low_ns, high_ns, first, room)
+    else:
+        count = pcap_stretch(f, False, low_ns, high_ns, first, room)
+    if count == 0:
         return
-    s.given += p - &b.packets[b.count]
-    s.clock.now_ns = s.last_ns = source_ns
-    s.inside_ns = inside_ns
-    m.clock.now_ns = input_ns
+    highest_ns = first.time_ns
+    for i in range(count):
+        highest_ns = max(highest_ns, first[i].time_ns)
+        first[i].clock_ns = max(input_ns, highest_ns)
+        first[i].tap = s.tap
+    s.given += count
+    s.clock.now_ns = s.last_ns = max(s.clock.now_ns, highest_ns)
+    s.inside_ns = max(s.inside_ns, highest_ns)
+    m.clock.now_ns = max(input_ns, highest_ns)
     m.clock.behind = 0
-    b.count = <uint32_t>(p - &b.packets[0])
+    b.count += count
 
 
 # The lowest number that no open capture has: a file that begins when another has ended goes on as the same tap.

@@ -69,20 +69,9 @@ cdef inline Framed pcap_start(Framer* f) noexcept nogil:
     return FR_PACKET
 
 
-cdef inline void _describe(const Framer* f, const uint8_t* h, uint32_t captured, uint32_t wire,
-                           PacketRef* out) noexcept nogil:
-    out.data = h + f.header_bytes
-    out.captured_len = captured
-    out.wire_len = max(wire, captured)
-    # 32-bit seconds and a 32-bit fraction end before 2107, well below TIME_MAX_NS.
-    out.time_ns = <int64_t>load32(h, f.big_endian) * 1000000000 + <int64_t>load32(h + 4, f.big_endian) * f.tick_ns
-    out.stamp_ns = out.time_ns
-    out.number = f.number + 1
-    out.file_id = f.file_id
-    out.interface_id = -1
-    out.link_type = f.link_type
-    out.vlan_tci = 0
-    out.flags = 0
+# 32-bit seconds and a 32-bit fraction end before 2107, well below TIME_MAX_NS.
+cdef inline int64_t _time_of(const Framer* f, const uint8_t* h, bint big_endian) noexcept nogil:
+    return <int64_t>load32(h, big_endian) * 1000000000 + <int64_t>load32(h + 4, big_endian) * f.tick_ns
 
 
 cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
@@ -101,29 +90,54 @@ cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
     h = frame_view(f, total)
     if h == NULL:
         return FR_NEED
-    _describe(f, h, captured, wire, out)
+    out.data = h + f.header_bytes
+    out.captured_len = captured
+    out.wire_len = max(wire, captured)
+    out.time_ns = out.stamp_ns = _time_of(f, h, f.big_endian)
+    out.number = f.number + 1
+    out.file_id = f.file_id
+    out.interface_id = -1
+    out.link_type = f.link_type
+    out.vlan_tci = 0
+    out.flags = 0
     frame_consume(f, total)
     f.number += 1
     f.offset += total
     return FR_PACKET
 
 
-# The usual record: whole in the chunk, its lengths in the usual order. Looks at the next one without passing over it.
-# Returns the record's bytes, 0 where it is not usual: then pcap_next knows what to do.
-cdef inline uint32_t pcap_look(Framer* f, PacketRef* out) noexcept nogil:
+# The usual stretch: records that lie whole in the chunk, one after another, with timestamps in [low_ns, high_ns). Gives out
+# as many as there are, at most `room`, each but for its clock and tap; stops before the first that is not so, which
+# pcap_next takes. Before: the lengths stand in the usual order, and nothing is carried.
+cdef inline uint32_t pcap_stretch(Framer* f, bint big_endian, int64_t low_ns, int64_t high_ns, PacketRef* out,
+                                  uint32_t room) noexcept nogil:
     cdef const uint8_t* h = f.p
-    cdef uint32_t captured
-    if <size_t>(f.end - h) < f.header_bytes:
-        return 0
-    captured = load32(h + 8, f.big_endian)
-    if captured > f.max_captured or <size_t>(f.end - h) - f.header_bytes < captured:
-        return 0
-    _describe(f, h, captured, load32(h + 12, f.big_endian), out)
-    return f.header_bytes + captured
-
-
-# Before: pcap_look described the record.
-cdef inline void pcap_pass(Framer* f, uint32_t record_bytes) noexcept nogil:
-    f.number += 1
-    f.p += record_bytes
-    f.offset += record_bytes
+    cdef const uint8_t* end = f.end
+    cdef size_t header = f.header_bytes
+    cdef uint32_t count = 0, captured, wire
+    cdef int64_t time_ns
+    cdef PacketRef* p
+    while count < room and <size_t>(end - h) >= header:
+        captured = load32(h + 8, big_endian)
+        time_ns = _time_of(f, h, big_endian)
+        if (captured > f.max_captured or <size_t>(end - h) - header < captured
+                or not low_ns <= time_ns < high_ns):
+            break
+        wire = load32(h + 12, big_endian)
+        p = &out[count]
+        p.data = h + header
+        p.captured_len = captured
+        p.wire_len = max(wire, captured)
+        p.time_ns = p.stamp_ns = time_ns
+        count += 1
+        p.number = f.number + count
+        p.file_id = f.file_id
+        p.interface_id = -1
+        p.link_type = f.link_type
+        p.vlan_tci = 0
+        p.flags = 0
+        h += header + captured
+    f.number += count
+    f.offset += h - f.p
+    f.p = h
+    return count
