@@ -39,6 +39,12 @@ typedef struct {
     uint64_t low, high;
 } Sum128;
 
+/* Bit fields, which Cython does not have; what they mean stands in flow.pxd. */
+typedef struct {
+    uint32_t timer_slot : 11, first_end : 1, direction : 3, ecn : 3, fast_open : 2, mptcp : 2, quality_server : 2,
+        quality_client : 2, answer : 5;
+} Choices;
+
 static inline void sum128_add_square(Sum128 *sum, uint64_t value) {
     unsigned __int128 s = ((unsigned __int128)sum->high << 64) | sum->low;
     s += (unsigned __int128)value * value;

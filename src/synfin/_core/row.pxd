@@ -5,6 +5,10 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
+from synfin._core.wide cimport (
+    first_file_of, first_packet_of, first_seen_of, flow_id_of_record, instant_of, interface_of, read_back, rtt_of,
+    syn_payload_of,
+)
 from synfin._core.zeek cimport conn_state
 
 cdef extern from "core.h" nogil:
@@ -45,12 +49,14 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
     cdef int client = client_end(flow)
     cdef int64_t last
     last = flow.end[0].last_seen if flow.end[0].last_seen > flow.end[1].last_seen else flow.end[1].last_seen
+    cdef int64_t first = first_seen_of(core, facts)
+    cdef const Extra* extra = extra_if(core, facts)
     flow_key(core, number, &key)
-    put_int(s, COL_FLOW_ID, facts.flow_id)
+    put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
     put_int(s, COL_RECORD, kind)
-    put_int(s, COL_FIRST_SEEN, facts.first_seen)
+    put_int(s, COL_FIRST_SEEN, first)
     put_int(s, COL_LAST_SEEN, last)
-    put_duration(s, COL_DURATION_NS, last - facts.first_seen)
+    put_duration(s, COL_DURATION_NS, last - first)
     put_int(s, COL_IP_VERSION, key.ip_version)
     if s.columns[COL_CLIENT_IP].values != NULL:
         put_int(s, COL_CLIENT_IP, address_code(&s.addresses, key.ip_version, key.addr[client]))
@@ -60,18 +66,18 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
         put_community(s, &key)
     put_int(s, COL_CLIENT_PORT, key.port[client])
     put_int(s, COL_SERVER_PORT, key.port[1 - client])
-    put_int(s, COL_DIRECTION, facts.direction)
-    if facts.first_file >= 0:
-        put_int(s, COL_FIRST_FILE, facts.first_file)
-        put_int(s, COL_FIRST_PACKET, facts.first_packet)
+    put_int(s, COL_DIRECTION, facts.choices.direction)
+    if first_file_of(core, facts) >= 0:
+        put_int(s, COL_FIRST_FILE, first_file_of(core, facts))
+        put_int(s, COL_FIRST_PACKET, first_packet_of(core, facts))
     if facts.vlan_first != NO_VLAN:
         put_int(s, COL_VLAN_ID, facts.vlan_first)
-    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, facts.vlans)).count if facts.vlans
+    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, extra.vlans)).count if extra != NULL and extra.vlans
             else (1 if facts.vlan_first != NO_VLAN else 0))
-    if facts.tunnel:
+    if extra != NULL and extra.tunnel:
         put_tunnel(s, tunnel_of(core, facts))
-    if facts.interface_id >= 0:
-        put_int(s, COL_INTERFACE, facts.interface_id)
+    if interface_of(core, facts) >= 0:
+        put_int(s, COL_INTERFACE, interface_of(core, facts))
 
 cdef inline void put_tunnel(Sink* s, const Tunnel* tunnel) noexcept nogil:
     put_int(s, COL_TUNNEL, tunnel.kind)
@@ -99,45 +105,64 @@ cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint
     if not ipv6:
         put_int(s, base + COL_CLIENT_DONT_FRAGMENT - COL_CLIENT_ISN, opening.marks & OM_DONT_FRAGMENT)
 
+cdef inline int64_t syns_counted(const Facts* facts, const Copies* copies, int kind) noexcept nogil:
+    if copies != NULL and copies.syn_count[kind]:
+        return copies.syn_count[kind]
+    return 1 if facts.marks & (FF_SYN_CAME << kind) else 0
+
+# The handshake's. `used`: the SYN that they are measured from.
+cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_t used) noexcept nogil:
+    cdef bint server = facts.choices.quality_server != RQ_NONE
+    cdef bint client = facts.choices.quality_client != RQ_NONE
+    if facts.marks & FF_DONE:
+        put_int(s, COL_HANDSHAKE_DONE, instant_of(core, facts, AT_DONE))
+        if server and client:
+            put_duration(s, COL_RTT_HANDSHAKE_NS, instant_of(core, facts, AT_DONE) - used)
+    if server:
+        put_int(s, COL_RTT_SERVER_NS, rtt_of(core, facts, True))
+    if client:
+        put_int(s, COL_RTT_CLIENT_NS, rtt_of(core, facts, False))
+    put_int(s, COL_RTT_SERVER_QUALITY, facts.choices.quality_server)
+    put_int(s, COL_RTT_CLIENT_QUALITY, facts.choices.quality_client)
+
 cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
-    cdef Copies* copies = <Copies*>arena_at(&core.copies, facts.copies) if facts.copies else NULL
+    cdef const Copies* copies = copies_if(core, facts)
     cdef int client = client_end(flow)
-    cdef int64_t used = facts.syn_first[SK_SYN]
+    cdef int64_t syn, last, used = 0
+    cdef Opening opening
+    cdef int end
     put_int(s, COL_HANDSHAKE, handshake)
     put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
     put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
-    put_int(s, COL_SYN_COUNT, copies.syn_count[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syns[SK_SYN])
-    if facts.syns[SK_SYN]:
-        put_int(s, COL_SYN_FIRST, facts.syn_first[SK_SYN])
-        put_int(s, COL_SYN_LAST, copies.syn_last[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syn_first[SK_SYN])
+    put_int(s, COL_SYN_COUNT, syns_counted(facts, copies, SK_SYN))
+    if facts.marks & FF_SYN_CAME:
+        syn = used = last = instant_of(core, facts, AT_SYN)
+        if syns_counted(facts, copies, SK_SYN) > 1:
+            last = copies.syn_last[SK_SYN]
         if copies != NULL and copies.has_used_syn:
             used = copies.used_syn
-        elif facts.syns[SK_SYN] == 2 and not facts.marks & FF_SYN_ANSWERED:
-            used = copies.syn_last[SK_SYN]
-        put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first[SK_SYN])
-    put_int(s, COL_SYNACK_COUNT, copies.syn_count[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syns[SK_SYNACK])
-    if facts.syns[SK_SYNACK]:
-        put_int(s, COL_SYNACK_FIRST, facts.syn_first[SK_SYNACK])
-        put_int(s, COL_SYNACK_LAST,
-                copies.syn_last[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syn_first[SK_SYNACK])
+        elif not facts.marks & FF_SYN_ANSWERED:
+            used = last
+        put_int(s, COL_SYN_FIRST, syn)
+        put_int(s, COL_SYN_LAST, last)
+        put_duration(s, COL_SYN_BACKOFF_NS, used - syn)
+    put_int(s, COL_SYNACK_COUNT, syns_counted(facts, copies, SK_SYNACK))
+    if facts.marks & FF_SYNACK_CAME:
+        last = instant_of(core, facts, AT_SYNACK)
+        put_int(s, COL_SYNACK_FIRST, last)
+        if syns_counted(facts, copies, SK_SYNACK) > 1:
+            last = copies.syn_last[SK_SYNACK]
+        put_int(s, COL_SYNACK_LAST, last)
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.syns[SK_SYNACK] else 0))
-    if facts.marks & FF_DONE:
-        put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
-    if facts.marks & FF_RTT_SERVER:
-        put_int(s, COL_RTT_SERVER_NS, facts.rtt_server)
-    if facts.marks & FF_RTT_CLIENT:
-        put_int(s, COL_RTT_CLIENT_NS, facts.rtt_client)
-    if facts.marks & FF_RTT_SERVER and facts.marks & FF_RTT_CLIENT and facts.marks & FF_DONE:
-        put_duration(s, COL_RTT_HANDSHAKE_NS, facts.handshake_done - used)
-    put_int(s, COL_RTT_SERVER_QUALITY, facts.quality_server)
-    put_int(s, COL_RTT_CLIENT_QUALITY, facts.quality_client)
-    put_opening_end(s, COL_CLIENT_ISN, &facts.opening[client], flow.marks & FM_IPV6)
-    put_opening_end(s, COL_SERVER_ISN, &facts.opening[1 - client], flow.marks & FM_IPV6)
-    put_int(s, COL_SYN_PAYLOAD_BYTES, facts.syn_payload)
-    put_int(s, COL_ECN, facts.ecn)
-    put_int(s, COL_FAST_OPEN, facts.fast_open)
-    put_int(s, COL_MPTCP, facts.mptcp)
+            else (1 if facts.marks & FF_SYNACK_CAME else 0))
+    put_round_trips(s, core, facts, used)
+    for end in range(2):
+        read_back(core, facts, end, &opening)
+        put_opening_end(s, COL_CLIENT_ISN if end == client else COL_SERVER_ISN, &opening, flow.marks & FM_IPV6)
+    put_int(s, COL_SYN_PAYLOAD_BYTES, syn_payload_of(core, facts))
+    put_int(s, COL_ECN, facts.choices.ecn)
+    put_int(s, COL_FAST_OPEN, facts.choices.fast_open)
+    put_int(s, COL_MPTCP, facts.choices.mptcp)
 
 cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int close, bint shown) noexcept nogil:
     cdef int closer = closing.closer
@@ -154,7 +179,7 @@ cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int clos
         put_duration(s, COL_CLOSE_DURATION_NS, closing.closed_at - start)
 
 cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint shown, int reason) noexcept nogil:
-    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef Closing* closing = closing_if(core, facts)
     cdef Closing none
     cdef int close = close_kind(flow, closing)
     cdef int client = client_end(flow)
@@ -192,12 +217,13 @@ cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
     cdef EndTrouble none
     cdef EndTrouble* trouble = &none
+    cdef Trouble* both = trouble_if(core, facts)
     cdef End* own = &flow.end[end]
     cdef Rtt* rtt = &facts.rtt[1 - end]      # samples of the peer's segments: between the tap and this end
     cdef int64_t missing
     memset(&none, 0, sizeof(EndTrouble))
-    if facts.trouble:
-        trouble = &(<Trouble*>arena_at(&core.troubles, facts.trouble)).end[end]
+    if both != NULL:
+        trouble = &both.end[end]
     missing = flow.end[1 - end].acked_bytes - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - own.unique_bytes
     base -= COL_CLIENT_PACKETS
     put_int(s, base + COL_CLIENT_PACKETS, (<int64_t>trouble.packets_high << 32) + own.packets)
@@ -215,7 +241,7 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
     if core.config.duplicates != DUP_KEEP:
         put_int(s, base + COL_CLIENT_CAPTURE_DUPLICATES, trouble.capture_duplicates)
     if flow.seq[end].marks & EM_PAYLOAD:
-        put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, facts.first_payload[end])
+        put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, instant_of(core, facts, AT_PAYLOAD_0 + end))
     put_int(s, base + COL_CLIENT_RTT_SAMPLES, rtt.samples)
     if rtt.samples:
         put_int(s, base + COL_CLIENT_RTT_MIN_NS, rtt.min)
@@ -225,7 +251,7 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
                 exact_stddev(<uint64_t>rtt.samples, <uint64_t>rtt.total, &rtt.squares))
 
 cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
-    cdef Trouble* trouble = <Trouble*>arena_at(&core.troubles, facts.trouble) if facts.trouble else NULL
+    cdef const Trouble* trouble = trouble_if(core, facts)
     put_int(s, COL_ODD_SYNS, trouble.odd_syns if trouble != NULL else 0)
     put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments if trouble != NULL else 0)
     put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors if trouble != NULL else 0)
@@ -274,7 +300,8 @@ cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int
     put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
     put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
     if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
-        put_duration(s, COL_FIRST_RESPONSE_NS, facts.first_payload[1 - client] - facts.first_payload[client])
+        put_duration(s, COL_FIRST_RESPONSE_NS, instant_of(core, facts, AT_PAYLOAD_0 + 1 - client)
+                     - instant_of(core, facts, AT_PAYLOAD_0 + client))
     if core.config.others:
         put_others(s, others_of(core, number))
     s.rows += 1
@@ -293,7 +320,7 @@ cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept 
 cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
-    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef const Closing* closing = closing_if(core, facts)
     cdef int handshake = handshake_outcome(flow, facts)
     cdef int close = close_kind(flow, closing)
     if flow.phase == PH_CLOSED:
@@ -314,8 +341,7 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
 
 cdef inline int64_t row_packets(Core* core, Flow* flow, Facts* facts) noexcept nogil:
     cdef int64_t packets = <int64_t>flow.end[0].packets + flow.end[1].packets
-    cdef Trouble* trouble
-    if facts.trouble:
-        trouble = <Trouble*>arena_at(&core.troubles, facts.trouble)
+    cdef const Trouble* trouble = trouble_if(core, facts)
+    if trouble != NULL:
         packets += (<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32
     return packets
