@@ -128,9 +128,9 @@ cdef inline void note_time(Context* x, int kind) noexcept nogil:
 
 # Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
 cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
-    cdef Copies* copies = copies_if(x.core, x.facts)
+    cdef Copies* copies
     cdef uint32_t i, known
-    if x.segment.seq == first_isn and (copies == NULL or copies.variants == 0):
+    if x.segment.seq == first_isn and peek_copies(x.core, x.facts).variants == 0:
         return
     copies = copies_of(x.core, x.facts)
     if copies.variants == 0:

@@ -165,26 +165,23 @@ cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
 cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
     return <Copies*>block_of(&core.copies, &extra_of(core, facts).copies)
 
-# The same where the record need not have it: NULL.
-cdef inline const Extra* extra_if(Core* core, const Facts* facts) noexcept nogil:
-    return <const Extra*>arena_at(&core.extras, facts.extra) if facts.extra else NULL
+# The same to look at only: where the record has no such block, one of zeros.
+cdef inline const Extra* peek_extra(Core* core, const Facts* facts) noexcept nogil:
+    return <const Extra*>arena_at(&core.extras, facts.extra)
 
-cdef inline Trouble* trouble_if(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    return <Trouble*>arena_at(&core.troubles, extra.trouble) if extra != NULL and extra.trouble else NULL
+cdef inline const Trouble* peek_trouble(Core* core, const Facts* facts) noexcept nogil:
+    return <const Trouble*>arena_at(&core.troubles, peek_extra(core, facts).trouble)
 
-cdef inline Closing* closing_if(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    return <Closing*>arena_at(&core.closings, extra.closing) if extra != NULL and extra.closing else NULL
+cdef inline const Closing* peek_closing(Core* core, const Facts* facts) noexcept nogil:
+    return <const Closing*>arena_at(&core.closings, peek_extra(core, facts).closing)
 
-cdef inline Copies* copies_if(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    return <Copies*>arena_at(&core.copies, extra.copies) if extra != NULL and extra.copies else NULL
+cdef inline const Copies* peek_copies(Core* core, const Facts* facts) noexcept nogil:
+    return <const Copies*>arena_at(&core.copies, peek_extra(core, facts).copies)
 
 # NULL: the record's first packet was in none.
 cdef inline Tunnel* tunnel_of(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    return <Tunnel*>arena_at(&core.tunnels, extra.tunnel) if extra != NULL and extra.tunnel else NULL
+    cdef uint32_t number = peek_extra(core, facts).tunnel
+    return <Tunnel*>arena_at(&core.tunnels, number) if number else NULL
 
 # Before: the record has none.
 cdef inline void keep_tunnel(Core* core, Facts* facts, const Tunnel* tunnel) noexcept nogil:

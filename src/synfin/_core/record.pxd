@@ -13,8 +13,8 @@ cdef inline void give_back(Arena* arena, uint32_t number) noexcept nogil:
         arena_give(arena, number)
 
 cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    if extra != NULL:
+    cdef const Extra* extra = peek_extra(core, facts)
+    if facts.extra:
         give_back(&core.closings, extra.closing)
         give_back(&core.troubles, extra.trouble)
         give_back(&core.copies, extra.copies)

@@ -13,7 +13,7 @@ cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
             or (x.d != client_end(x.flow) and x.segment.ack == isn + 1 + syn_payload_of(x.core, x.facts)))
 
 # Which of the peer's copies this first acknowledgement answers. Returns the quality; OUT copy.
-cdef inline int choose_copy(Context* x, EndCopies* copies, Copy* chosen) noexcept nogil:
+cdef inline int choose_copy(Context* x, const EndCopies* copies, Copy* chosen) noexcept nogil:
     cdef uint32_t ts_val = 0, ts_ecr = 0
     cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
     cdef const Copy* copy
@@ -47,11 +47,11 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     cdef bint by_server = peer == client_end(x.flow)
     cdef Facts* facts = x.facts
     cdef Seq* peer_seq = &x.flow.seq[peer]
-    cdef Copies* copies = copies_if(x.core, facts)
+    cdef const Copies* copies = peek_copies(x.core, facts)
     cdef Copy chosen
     cdef int quality = RQ_CLEAN
     cdef int64_t rtt
-    if copies != NULL and copies.end[peer].total:
+    if copies.end[peer].total:
         quality = choose_copy(x, &copies.end[peer], &chosen)
         if facts.opening[peer].isn != chosen.opening.isn and not peer_seq.marks & EM_BEYOND:
             peer_seq.nxt = chosen.seq_end
@@ -69,9 +69,9 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     rtt = x.packet.time_ns - chosen.time_ns
     if by_server:
         facts.marks |= FF_SYN_ANSWERED
-        if copies != NULL:
-            copies.used_syn = chosen.time_ns
-            copies.has_used_syn = 1
+        if peek_extra(x.core, facts).copies:
+            copies_of(x.core, facts).used_syn = chosen.time_ns
+            copies_of(x.core, facts).has_used_syn = 1
         if peer_seq.marks & EM_BEYOND:
             return
     if rtt < 0:
@@ -87,8 +87,8 @@ cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
     if (peer.marks & (EM_SYN | EM_SYN_ACKED)) != EM_SYN or not x.segment.flags & TH_ACK:
         return
     if not seq_ge(x.segment.ack, x.facts.opening[1 - x.d].isn + 1):
-        copies = copies_if(x.core, x.facts)
-        if copies == NULL or copies.variants < 2:
+        copies = peek_copies(x.core, x.facts)
+        if copies.variants < 2:
             return
         # With several ISNs, any of them may be meant.
         if not acknowledges_some_copy(x, &copies.end[1 - x.d].ring):

@@ -31,8 +31,6 @@ cdef inline int handshake_outcome(const Flow* flow, const Facts* facts) noexcept
     return HS_UNREACHABLE if facts.marks & FF_UNREACHABLE else HS_UNANSWERED
 
 cdef inline int close_kind(const Flow* flow, const Closing* closing) noexcept nogil:
-    if closing == NULL:
-        return CL_OPEN
     if closing.has & CM_SHAPE:
         return closing.shape
     if not closing.has & CM_FIN:
@@ -50,7 +48,7 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
     cdef int64_t last
     last = flow.end[0].last_seen if flow.end[0].last_seen > flow.end[1].last_seen else flow.end[1].last_seen
     cdef int64_t first = first_seen_of(core, facts)
-    cdef const Extra* extra = extra_if(core, facts)
+    cdef const Extra* extra = peek_extra(core, facts)
     flow_key(core, number, &key)
     put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
     put_int(s, COL_RECORD, kind)
@@ -72,9 +70,9 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
         put_int(s, COL_FIRST_PACKET, first_packet_of(core, facts))
     if facts.vlan_first != NO_VLAN:
         put_int(s, COL_VLAN_ID, facts.vlan_first)
-    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, extra.vlans)).count if extra != NULL and extra.vlans
+    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, extra.vlans)).count if extra.vlans
             else (1 if facts.vlan_first != NO_VLAN else 0))
-    if extra != NULL and extra.tunnel:
+    if extra.tunnel:
         put_tunnel(s, tunnel_of(core, facts))
     if interface_of(core, facts) >= 0:
         put_int(s, COL_INTERFACE, interface_of(core, facts))
@@ -106,9 +104,7 @@ cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint
         put_int(s, base + COL_CLIENT_DONT_FRAGMENT - COL_CLIENT_ISN, opening.marks & OM_DONT_FRAGMENT)
 
 cdef inline int64_t syns_counted(const Facts* facts, const Copies* copies, int kind) noexcept nogil:
-    if copies != NULL and copies.syn_count[kind]:
-        return copies.syn_count[kind]
-    return 1 if facts.marks & (FF_SYN_CAME << kind) else 0
+    return copies.syn_count[kind] or (1 if facts.marks & (FF_SYN_CAME << kind) else 0)
 
 # The handshake's. `used`: the SYN that they are measured from.
 cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_t used) noexcept nogil:
@@ -126,7 +122,7 @@ cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_
     put_int(s, COL_RTT_CLIENT_QUALITY, facts.choices.quality_client)
 
 cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
-    cdef const Copies* copies = copies_if(core, facts)
+    cdef const Copies* copies = peek_copies(core, facts)
     cdef int client = client_end(flow)
     cdef int64_t syn, last, used = 0
     cdef Opening opening
@@ -139,7 +135,7 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
         syn = used = last = instant_of(core, facts, AT_SYN)
         if syns_counted(facts, copies, SK_SYN) > 1:
             last = copies.syn_last[SK_SYN]
-        if copies != NULL and copies.has_used_syn:
+        if copies.has_used_syn:
             used = copies.used_syn
         elif not facts.marks & FF_SYN_ANSWERED:
             used = last
@@ -153,8 +149,7 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
         if syns_counted(facts, copies, SK_SYNACK) > 1:
             last = copies.syn_last[SK_SYNACK]
         put_int(s, COL_SYNACK_LAST, last)
-    put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.marks & FF_SYNACK_CAME else 0))
+    put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants or (1 if facts.marks & FF_SYNACK_CAME else 0))
     put_round_trips(s, core, facts, used)
     for end in range(2):
         read_back(core, facts, end, &opening)
@@ -164,7 +159,7 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int 
     put_int(s, COL_FAST_OPEN, facts.choices.fast_open)
     put_int(s, COL_MPTCP, facts.choices.mptcp)
 
-cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int close, bint shown) noexcept nogil:
+cdef inline void put_fin_columns(Sink* s, Flow* flow, const Closing* closing, int close, bint shown) noexcept nogil:
     cdef int closer = closing.closer
     cdef int64_t start = closing.closed_at
     if closing.has & CM_FIN:
@@ -179,13 +174,9 @@ cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int clos
         put_duration(s, COL_CLOSE_DURATION_NS, closing.closed_at - start)
 
 cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint shown, int reason) noexcept nogil:
-    cdef Closing* closing = closing_if(core, facts)
-    cdef Closing none
+    cdef const Closing* closing = peek_closing(core, facts)
     cdef int close = close_kind(flow, closing)
     cdef int client = client_end(flow)
-    if closing == NULL:
-        memset(&none, 0, sizeof(Closing))
-        closing = &none
     if shown:
         put_int(s, COL_CLOSE, close)
     put_fin_columns(s, flow, closing, close, shown)
@@ -215,15 +206,10 @@ cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint
         put_int(s, COL_END_REASON, reason)
 
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
-    cdef EndTrouble none
-    cdef EndTrouble* trouble = &none
-    cdef Trouble* both = trouble_if(core, facts)
+    cdef const EndTrouble* trouble = &peek_trouble(core, facts).end[end]
     cdef End* own = &flow.end[end]
     cdef Rtt* rtt = &facts.rtt[1 - end]      # samples of the peer's segments: between the tap and this end
     cdef int64_t missing
-    memset(&none, 0, sizeof(EndTrouble))
-    if both != NULL:
-        trouble = &both.end[end]
     missing = flow.end[1 - end].acked_bytes - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - own.unique_bytes
     base -= COL_CLIENT_PACKETS
     put_int(s, base + COL_CLIENT_PACKETS, (<int64_t>trouble.packets_high << 32) + own.packets)
@@ -251,10 +237,10 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
                 exact_stddev(<uint64_t>rtt.samples, <uint64_t>rtt.total, &rtt.squares))
 
 cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
-    cdef const Trouble* trouble = trouble_if(core, facts)
-    put_int(s, COL_ODD_SYNS, trouble.odd_syns if trouble != NULL else 0)
-    put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments if trouble != NULL else 0)
-    put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors if trouble != NULL else 0)
+    cdef const Trouble* trouble = peek_trouble(core, facts)
+    put_int(s, COL_ODD_SYNS, trouble.odd_syns)
+    put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments)
+    put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors)
     if facts.marks & FF_UNREACHABLE:
         put_int(s, COL_ICMP_TYPE, trouble.icmp_type)
         put_int(s, COL_ICMP_CODE, trouble.icmp_code)
@@ -320,7 +306,7 @@ cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept 
 cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
-    cdef const Closing* closing = closing_if(core, facts)
+    cdef const Closing* closing = peek_closing(core, facts)
     cdef int handshake = handshake_outcome(flow, facts)
     cdef int close = close_kind(flow, closing)
     if flow.phase == PH_CLOSED:
@@ -336,12 +322,10 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
     core.stats.end_reasons[reason] += 1
     if handshake == HS_COMPLETE or handshake == HS_NOT_SEEN:
         core.stats.closes[close] += 1
-    if closing != NULL and closing.has & CM_FIN:
+    if closing.has & CM_FIN:
         core.stats.closers[SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closing.closer)] += 1
 
 cdef inline int64_t row_packets(Core* core, Flow* flow, Facts* facts) noexcept nogil:
-    cdef int64_t packets = <int64_t>flow.end[0].packets + flow.end[1].packets
-    cdef const Trouble* trouble = trouble_if(core, facts)
-    if trouble != NULL:
-        packets += (<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32
-    return packets
+    cdef const Trouble* trouble = peek_trouble(core, facts)
+    return (<int64_t>flow.end[0].packets + flow.end[1].packets
+            + ((<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32))

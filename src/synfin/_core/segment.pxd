@@ -52,7 +52,7 @@ cdef inline void take_other(Context* x) noexcept nogil:
     cdef bint fin_acknowledged_before = (x.flow.seq[1 - x.d].marks & EM_FIN_ACKED) != 0
     cdef bint unanswered = x.flow.marks & FM_ATTEMPT and not x.facts.marks & FF_SYNACK
     cdef bint proven = unanswered and client_proves(x)
-    cdef Closing* closing
+    cdef const Closing* closing
     if unanswered and not proven and not acks_peers_syn(x):
         trouble_of(x.core, x.facts).odd_segments += 1
         return
@@ -66,9 +66,9 @@ cdef inline void take_other(Context* x) noexcept nogil:
         forget_unreachable(x)
     note_syn_acknowledged(x)
     if x.segment.payload_bytes:
-        closing = closing_if(x.core, x.facts)
-        if closing != NULL and closing.has & CM_FIN and closing.closer != x.d:
-            closing.payload_after_fin += x.segment.payload_bytes
+        closing = peek_closing(x.core, x.facts)
+        if closing.has & CM_FIN and closing.closer != x.d:
+            closing_of(x.core, x.facts).payload_after_fin += x.segment.payload_bytes
     take_segment(x)
     if x.segment.flags & TH_ACK:
         ack_events(x)

@@ -13,10 +13,9 @@ cdef enum:
     SO_MPTCP = 0x40          # 30
     SO_FAST_OPEN = 0x80      # 34
 
-# NULL: every value fits.
-cdef inline const Wide* wide_if(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Extra* extra = extra_if(core, facts)
-    return <const Wide*>arena_at(&core.wides, extra.wide) if extra != NULL and extra.wide else NULL
+# As peek_extra: without a mark, every value fits.
+cdef inline const Wide* peek_wide(Core* core, const Facts* facts) noexcept nogil:
+    return <const Wide*>arena_at(&core.wides, peek_extra(core, facts).wide)
 
 # The block with `mark` set, whose value the caller enters.
 cdef inline Wide* widen(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
@@ -25,20 +24,19 @@ cdef inline Wide* widen(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
     return wide
 
 cdef inline bint is_wide(Core* core, const Facts* facts, uint16_t mark) noexcept nogil:
-    cdef const Wide* wide = wide_if(core, facts)
-    return wide != NULL and wide.marks & mark
+    return peek_wide(core, facts).marks & mark
 
 # The value holds its short form again.
 cdef inline void narrow(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
     if is_wide(core, facts, mark):
-        (<Wide*>wide_if(core, facts)).marks &= ~mark
+        widen(core, facts, 0).marks &= ~mark
 
 # ------------------------------------------------------------------------------------------------ instants
 
 # An instant of the record, by AT_*. Before: it was set.
 cdef inline int64_t instant_of(Core* core, const Facts* facts, int at) noexcept nogil:
     if is_wide(core, facts, WM_INSTANT << at):
-        return wide_if(core, facts).instants[at]
+        return peek_wide(core, facts).instants[at]
     if at == AT_SYN:
         return facts.born
     return facts.born + <int64_t>((<uint64_t>facts.instant_high[at] << 32) | facts.instant_low[at])
@@ -54,7 +52,7 @@ cdef inline void set_instant(Core* core, Facts* facts, int at, int64_t time_ns) 
         facts.instant_high[at] = <uint8_t>(since >> 32)
 
 cdef inline int64_t first_seen_of(Core* core, const Facts* facts) noexcept nogil:
-    return wide_if(core, facts).first_seen if is_wide(core, facts, WM_FIRST_SEEN) else facts.born
+    return peek_wide(core, facts).first_seen if is_wide(core, facts, WM_FIRST_SEEN) else facts.born
 
 # A packet of the record has this timestamp.
 cdef inline void note_seen(Core* core, Facts* facts, int64_t time_ns) noexcept nogil:
@@ -71,7 +69,7 @@ cdef inline int64_t usual_rtt(Core* core, const Facts* facts, bint by_server) no
 # Before: there is one (quality_server, quality_client).
 cdef inline int64_t rtt_of(Core* core, const Facts* facts, bint by_server) noexcept nogil:
     if is_wide(core, facts, WM_RTT_SERVER if by_server else WM_RTT_CLIENT):
-        return wide_if(core, facts).rtt_server if by_server else wide_if(core, facts).rtt_client
+        return peek_wide(core, facts).rtt_server if by_server else peek_wide(core, facts).rtt_client
     return usual_rtt(core, facts, by_server)
 
 cdef inline void widen_rtt(Core* core, Facts* facts, bint by_server, int64_t rtt) noexcept nogil:
@@ -120,7 +118,7 @@ cdef inline uint8_t usual_has(uint8_t options) noexcept nogil:
 
 cdef inline uint8_t opening_has(Core* core, const Facts* facts, int end) noexcept nogil:
     if is_wide(core, facts, WM_OPTIONS << end):
-        return wide_if(core, facts).option_has[end]
+        return peek_wide(core, facts).option_has[end]
     return usual_has(facts.opening[end].options)
 
 # An end's opening in full.
@@ -134,8 +132,8 @@ cdef inline void read_back(Core* core, const Facts* facts, int end, Opening* ope
     opening.ttl = kept.ttl
     opening.marks = kept.marks
     if is_wide(core, facts, WM_OPTIONS << end):
-        opening.option_kinds = wide_if(core, facts).option_kinds[end]
-        opening.has = wide_if(core, facts).option_has[end]
+        opening.option_kinds = peek_wide(core, facts).option_kinds[end]
+        opening.has = peek_wide(core, facts).option_has[end]
     else:
         opening.option_kinds = kinds_of(kept.options)
         opening.has = usual_has(kept.options)
@@ -167,8 +165,7 @@ cdef inline void keep_opening(Core* core, Facts* facts, int end, const Opening* 
 
 # Payload of the client's first SYN, in bytes.
 cdef inline uint32_t syn_payload_of(Core* core, const Facts* facts) noexcept nogil:
-    cdef const Wide* wide = wide_if(core, facts)
-    return wide.syn_payload if wide != NULL else 0
+    return peek_wide(core, facts).syn_payload
 
 cdef inline void set_syn_payload(Core* core, Facts* facts, uint32_t payload) noexcept nogil:
     if payload or syn_payload_of(core, facts):
@@ -196,13 +193,13 @@ cdef inline void set_place(Core* core, Facts* facts, int64_t number, int32_t fil
     wide.interface_id = interface_id
 
 cdef inline int64_t first_packet_of(Core* core, const Facts* facts) noexcept nogil:
-    return wide_if(core, facts).first_packet if is_wide(core, facts, WM_PLACE) else facts.first_packet
+    return peek_wide(core, facts).first_packet if is_wide(core, facts, WM_PLACE) else facts.first_packet
 
 cdef inline int32_t first_file_of(Core* core, const Facts* facts) noexcept nogil:
-    return wide_if(core, facts).first_file if is_wide(core, facts, WM_PLACE) else facts.first_file
+    return peek_wide(core, facts).first_file if is_wide(core, facts, WM_PLACE) else facts.first_file
 
 cdef inline int32_t interface_of(Core* core, const Facts* facts) noexcept nogil:
-    return wide_if(core, facts).interface_id if is_wide(core, facts, WM_PLACE) else facts.interface_id
+    return peek_wide(core, facts).interface_id if is_wide(core, facts, WM_PLACE) else facts.interface_id
 
 cdef inline int64_t id_of_record(Core* core, const Key* key, int64_t time_ns, uint32_t seq) noexcept nogil:
     return flow_id_of(key, core.config.key_vlan, core.config.key_tunnel, time_ns, seq)
@@ -211,5 +208,5 @@ cdef inline int64_t id_of_record(Core* core, const Key* key, int64_t time_ns, ui
 cdef inline int64_t flow_id_of_record(Core* core, const Facts* facts, const Key* key) noexcept nogil:
     cdef uint32_t seq = facts.opening[facts.choices.first_end].isn
     if is_wide(core, facts, WM_FIRST_SEQ):
-        seq = wide_if(core, facts).first_seq
+        seq = peek_wide(core, facts).first_seq
     return id_of_record(core, key, facts.born, seq)
