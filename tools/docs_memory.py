@@ -14,7 +14,7 @@ from typing import NamedTuple
 from synfin._core.probe import layout
 
 _CORE = Path(__file__).resolve().parents[1] / "src/synfin/_core"
-_SCALARS = {"int64_t": 8, "uint64_t": 8, "int32_t": 4, "uint32_t": 4, "uint16_t": 2, "uint8_t": 1, "char": 1}
+_SCALARS = {"int64_t": 8, "uint64_t": 8, "int32_t": 4, "uint32_t": 4, "int16_t": 2, "uint16_t": 2, "uint8_t": 1, "char": 1}
 _LINE = 64
 #: The structs of the picture: those drawn field by field, then those of which the size is enough, and when they are taken.
 _DRAWN = {
@@ -24,11 +24,13 @@ _DRAWN = {
 _BLOCKS = {
     "Slot": "each entry of the index, of which three eighths to three quarters are in use",
     "AddressPair": "each IPv6 connection",
+    "Extra": "the first of the following",
     "Copies": "SYNs or SYN-ACKs that came again, or a SYN held beside the record",
     "Trouble": "holes, resends and what else is odd",
     "Closing": "a FIN or a RST",
     "Vlans": "several VLANs",
     "Tunnel": "the first packet came in a tunnel",
+    "Wide": "an instant, a round trip, an option of a SYN or a number that does not fit its place in Facts",
 }
 
 
@@ -51,7 +53,7 @@ class Struct(NamedTuple):
 def structs() -> dict[str, Struct]:
     """Every struct that flow.pxd and types.pxd declare and whose fields are scalars or such structs."""
     known = {name: Struct(size, size, ()) for name, size in _SCALARS.items()}
-    known["Sum128"] = Struct(16, 8, ())  # core.h
+    known |= {"Sum128": Struct(16, 8, ()), "Choices": Struct(4, 4, ())}  # core.h
     for name in ("types.pxd", "flow.pxd"):
         text = (_CORE / name).read_text()
         numbers = {key: int(value) for key, value in re.findall(r"^    (\w+) = (\d+)", text, re.MULTILINE)}

@@ -1,6 +1,6 @@
 # Memory of equal items, addressed by 32-bit numbers that never move: chunks of 2^shift items, a free list through the
-# first four bytes of freed items, number 0 standing for "none". Chunks are taken between batches only
-# (arena_reserve), so that arena_take cannot fail and nothing is allocated per packet.
+# first four bytes of freed items, number 0 standing for "none": its item holds zeros and may be read. Chunks are taken
+# between batches only (arena_reserve), so that arena_take cannot fail and nothing is allocated per packet.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -63,6 +63,8 @@ cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
         chunk = _next_chunk(arena)
         if chunk == NULL:
             return -1
+        if arena.chunk_count == 0:
+            memset(chunk, 0, arena.item_bytes)
         arena.chunks[arena.chunk_count] = chunk
         arena.chunk_count += 1
     return 0

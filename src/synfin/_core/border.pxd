@@ -2,13 +2,14 @@
 # is held beside a record until something proves that it opened a new connection.
 from libc.stdint cimport int64_t, uint32_t
 
-from synfin._core.copies cimport copies_of, note_offer, read_opening, ring_at, ring_push, set_window_shifts
+from synfin._core.copies cimport note_offer, read_opening, ring_at, ring_push, set_window_shifts
 from synfin._core.core cimport *
-from synfin._core.data cimport note_vlan
+from synfin._core.data cimport note_record_vlan, note_vlan
 from synfin._core.opening cimport is_late_opening
 from synfin._core.others cimport hold_others
 from synfin._core.roundtrip cimport acks_syn
 from synfin._core.tcp cimport tcp_options
+from synfin._core.wide cimport keep_opening, note_seen, set_first, set_instant, set_place
 
 # What a segment means for the borders of the record that its key found.
 cdef enum:
@@ -81,21 +82,20 @@ cdef inline int border_of(Context* x) noexcept nogil:
 # The tags of the held SYN's copies are the record's. They came where they were held, which may have been before the first
 # tag that the record noted meanwhile.
 cdef inline void release_vlans(Core* core, Facts* facts, const Held* held) noexcept nogil:
-    cdef uint16_t* first = &facts.vlan_first
     cdef uint64_t word
     cdef uint32_t i, bit
     if held.vlan == NO_VLAN:
         return
-    note_vlan(core, first, &facts.vlans, held.vlan)
+    note_record_vlan(core, facts, held.vlan)
     if held.vlan_leads:
-        first[0] = held.vlan
+        facts.vlan_first = held.vlan
     if held.vlans == 0:
         return
     for i in range(64):
         word = (<Vlans*>arena_at(&core.vlans, held.vlans)).seen[i]
         for bit in range(64 if word else 0):
             if (word >> bit) & 1:
-                note_vlan(core, first, &facts.vlans, <uint16_t>(64 * i + bit))
+                note_record_vlan(core, facts, <uint16_t>(64 * i + bit))
     arena_give(&core.vlans, held.vlans)
 
 cdef inline void _add_wide(uint32_t* low, uint32_t* high, int64_t amount) noexcept nogil:
@@ -120,8 +120,7 @@ cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nog
     count_held(&flow.end[held.end], &trouble.end[held.end], held)
     trouble.end[held.end].repeated_bytes += held.payload_bytes
     flow.last_seen = held.largest_ns if held.largest_ns > flow.last_seen else flow.last_seen
-    if held.smallest_ns < facts.first_seen:
-        facts.first_seen = held.smallest_ns
+    note_seen(core, facts, held.smallest_ns)
     release_vlans(core, facts, held)
     trouble.odd_syns += held.count
 
@@ -167,49 +166,50 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
 
 # Fills a new record with what the held SYN and its resends were. Before: x.flow is the new record, without a packet.
 cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
+    cdef Core* core = x.core
     cdef Flow* flow = x.flow
     cdef Facts* facts = x.facts
     cdef int d = held.end
+    cdef const Copy* first = ring_at(&held.ring, 0)
     cdef Options options
     cdef Copies* copies
     cdef EndTrouble* trouble
     cdef Seq* sender = &flow.seq[d]
-    facts.first_seen = held.smallest_ns
+    set_first(core, facts, d, held.first_ns, held.ring.copies[0].opening.isn)
+    note_seen(core, facts, held.smallest_ns)
     flow.last_seen = held.largest_ns
     if held.count == 1:
         flow.end[d].packets = 1
         flow.end[d].ip_bytes = <uint32_t>held.ip_bytes
         flow.end[d].payload_bytes = held.payload
     else:
-        trouble = &trouble_of(x.core, facts).end[d]
+        trouble = &trouble_of(core, facts).end[d]
         count_held(&flow.end[d], trouble, held)
         trouble.repeated_bytes = held.payload_bytes - held.payload
-    facts.first_packet = held.first_packet
-    facts.first_file = held.first_file
-    facts.interface_id = held.interface_id
-    keep_tunnel(x.core, facts, &held.tunnel if held.tunneled else NULL)
+    set_place(core, facts, held.first_packet, held.first_file, held.interface_id)
+    keep_tunnel(core, facts, &held.tunnel if held.tunneled else NULL)
     facts.vlan_first = held.vlan
-    facts.vlans = held.vlans
-    facts.opening[d] = ring_at(&held.ring, 0).opening
-    facts.syns[SK_SYN] = 1
-    facts.syn_first[SK_SYN] = held.first_ns
+    if held.vlans:
+        extra_of(core, facts).vlans = held.vlans
+    keep_opening(core, facts, d, &first.opening)
+    facts.marks |= FF_SYN_CAME
+    set_instant(core, facts, AT_SYN, held.first_ns)
     if held.count > 1:
-        copies = copies_of(x.core, facts)
+        copies = copies_of(core, facts)
         copies.end[d].ring = held.ring
         copies.end[d].total = held.count
         copies.syn_count[SK_SYN] = held.count
         copies.syn_last[SK_SYN] = held.last_ns
-        facts.syns[SK_SYN] = 2
     memset(&options, 0, sizeof(Options))
-    options.has = facts.opening[d].has
+    options.has = first.opening.has
     options.fast_open = held.fast_open
-    note_offer(facts, held.flags, &options, held.payload)
+    note_offer(core, facts, held.flags, &options, held.payload)
     sender.marks = EM_SEEN | EM_SYN | EM_BARE_SYN | EM_NXT | EM_WINDOW
     sender.nxt = facts.opening[d].isn + 1 + held.payload
     sender.window = facts.opening[d].window
     sender.window_max = facts.opening[d].window
     if held.payload:
         sender.marks |= EM_PAYLOAD
-        facts.first_payload[d] = held.first_ns
+        set_instant(core, facts, AT_PAYLOAD_0 + d, held.first_ns)
     flow.marks |= FM_UNSCALED_1 if d else FM_UNSCALED_0
-    set_window_shifts(flow, facts)
+    set_window_shifts(core, flow, facts)

@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
+from synfin._core.wide cimport instant_of, keep_opening, opening_has, read_back, set_instant, set_syn_payload
 
 # ------------------------------------------------------------------------------------------------ what a SYN says
 
@@ -17,32 +18,33 @@ cdef inline void read_opening(const Segment* segment, const Options* options, Op
     opening.marks = OM_COPY | (OM_DONT_FRAGMENT if segment.dont_fragment else 0)
 
 # The shift of an end's later windows: what it offered if both offered, 0 if one did not, 14 if its SYN was not seen.
-cdef inline int window_shift(const Facts* facts, int end) noexcept nogil:
-    cdef const Opening* own = &facts.opening[end]
-    cdef const Opening* peer = &facts.opening[1 - end]
-    if peer.marks & OM_COPY and not peer.has & OPT_WINDOW_SCALE:
+cdef inline int window_shift(Core* core, const Facts* facts, int end) noexcept nogil:
+    cdef const ShortOpening* own = &facts.opening[end]
+    cdef const ShortOpening* peer = &facts.opening[1 - end]
+    if peer.marks & OM_COPY and not opening_has(core, facts, 1 - end) & OPT_WINDOW_SCALE:
         return 0
     if not own.marks & OM_COPY:
         return WINDOW_SCALE_MAX
-    if not own.has & OPT_WINDOW_SCALE:
+    if not opening_has(core, facts, end) & OPT_WINDOW_SCALE:
         return 0
     return own.window_scale if own.window_scale < WINDOW_SCALE_MAX else WINDOW_SCALE_MAX
 
-cdef inline void set_window_shifts(Flow* flow, const Facts* facts) noexcept nogil:
-    flow.end[0].window_shift = <uint8_t>window_shift(facts, 0)
-    flow.end[1].window_shift = <uint8_t>window_shift(facts, 1)
+cdef inline void set_window_shifts(Core* core, Flow* flow, const Facts* facts) noexcept nogil:
+    flow.end[0].window_shift = <uint8_t>window_shift(core, facts, 0)
+    flow.end[1].window_shift = <uint8_t>window_shift(core, facts, 1)
 
 # What the client's first SYN offers beyond its end's own columns.
-cdef inline void note_offer(Facts* facts, uint16_t flags, const Options* options, uint32_t payload) noexcept nogil:
-    facts.syn_payload = payload
+cdef inline void note_offer(Core* core, Facts* facts, uint16_t flags, const Options* options,
+                            uint32_t payload) noexcept nogil:
+    set_syn_payload(core, facts, payload)
     if flags & TH_ECE and flags & TH_CWR:
-        facts.ecn = ECN_ACCECN_OFFERED if flags & TH_AE else ECN_OFFERED
+        facts.choices.ecn = ECN_ACCECN_OFFERED if flags & TH_AE else ECN_OFFERED
     if options.has & OPT_MPTCP:
-        facts.mptcp = MP_OFFERED
+        facts.choices.mptcp = MP_OFFERED
     if payload:
-        facts.fast_open = TFO_DATA
+        facts.choices.fast_open = TFO_DATA
     elif options.fast_open == 1:
-        facts.fast_open = TFO_COOKIE_REQUEST
+        facts.choices.fast_open = TFO_COOKIE_REQUEST
 
 # What of a SYN-ACK answers an offer.
 cdef enum:
@@ -66,19 +68,15 @@ cdef inline uint8_t joined_answer(uint8_t earlier, uint8_t later) noexcept nogil
     return ((earlier if agreed else later) & ANSWER_ECN) | ((earlier | later) & (ANSWER_MPTCP | ANSWER_CLASSIC_ECN))
 
 cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
-    if facts.mptcp == MP_OFFERED and answer & ANSWER_MPTCP:
-        facts.mptcp = MP_AGREED
-    if facts.ecn == ECN_ACCECN_OFFERED and answers_accecn(answer):
-        facts.ecn = ECN_ACCECN_AGREED
-    elif (facts.ecn == ECN_OFFERED or facts.ecn == ECN_ACCECN_OFFERED) and answer & ANSWER_CLASSIC_ECN:
-        facts.ecn = ECN_AGREED
+    cdef Choices* choices = &facts.choices
+    if choices.mptcp == MP_OFFERED and answer & ANSWER_MPTCP:
+        choices.mptcp = MP_AGREED
+    if choices.ecn == ECN_ACCECN_OFFERED and answers_accecn(answer):
+        choices.ecn = ECN_ACCECN_AGREED
+    elif (choices.ecn == ECN_OFFERED or choices.ecn == ECN_ACCECN_OFFERED) and answer & ANSWER_CLASSIC_ECN:
+        choices.ecn = ECN_AGREED
 
 # ------------------------------------------------------------------------------------------------ copies
-
-cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
-    if facts.copies == 0:
-        facts.copies = arena_take(&core.copies)
-    return <Copies*>arena_at(&core.copies, facts.copies)
 
 cdef inline void ring_push(Ring* ring, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
     cdef Copy* copy = &ring.copies[ring.next]
@@ -98,43 +96,41 @@ cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* op
     copies.total += 1
 
 # Remembers a SYN or SYN-ACK of the sender until the peer has answered. The usual single one stands in Facts alone, its
-# time in syn_first. Before: that is not yet changed by this segment.
+# time as an instant. Before: that is not yet changed by this segment.
 cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogil:
-    cdef Opening* first = &x.facts.opening[x.d]
+    cdef Opening first
     cdef bint client = x.d == client_end(x.flow)
     cdef bint usual = client == (not x.segment.flags & TH_ACK)
     cdef EndCopies* copies
-    if not first.marks & OM_COPY:
-        first[0] = opening[0]
-        set_window_shifts(x.flow, x.facts)
+    if not x.facts.opening[x.d].marks & OM_COPY:
+        keep_opening(x.core, x.facts, x.d, opening)
+        set_window_shifts(x.core, x.flow, x.facts)
         if usual:
             return
     elif x.flow.seq[x.d].marks & EM_SYN_ACKED:
         return
     copies = &copies_of(x.core, x.facts).end[x.d]
     if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
-        push_copy(copies, x.facts.syn_first[SK_SYN] if client else x.facts.syn_first[SK_SYNACK], first, first.isn + 1)
+        read_back(x.core, x.facts, x.d, &first)
+        push_copy(copies, instant_of(x.core, x.facts, AT_SYN if client else AT_SYNACK), &first, first.isn + 1)
     push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
 
 # Counts a SYN or SYN-ACK; `kind` is SK_*.
 cdef inline void note_time(Context* x, int kind) noexcept nogil:
     cdef Copies* copies
-    if x.facts.syns[kind] == 0:
-        x.facts.syns[kind] = 1
-        x.facts.syn_first[kind] = x.packet.time_ns
+    if not x.facts.marks & (FF_SYN_CAME << kind):
+        x.facts.marks |= FF_SYN_CAME << kind
+        set_instant(x.core, x.facts, AT_SYNACK if kind == SK_SYNACK else AT_SYN, x.packet.time_ns)
         return
     copies = copies_of(x.core, x.facts)
-    if x.facts.syns[kind] == 1:
-        copies.syn_count[kind] = 1
-        x.facts.syns[kind] = 2
-    copies.syn_count[kind] += 1
+    copies.syn_count[kind] += 1 if copies.syn_count[kind] else 2
     copies.syn_last[kind] = x.packet.time_ns
 
 # Counts the different ISNs of SYN-ACKs (exact up to MAX_COPIES of them at a time).
 cdef inline void note_variant(Context* x, uint32_t first_isn) noexcept nogil:
     cdef Copies* copies
     cdef uint32_t i, known
-    if x.segment.seq == first_isn and (x.facts.copies == 0 or copies_of(x.core, x.facts).variants == 0):
+    if x.segment.seq == first_isn and peek_copies(x.core, x.facts).variants == 0:
         return
     copies = copies_of(x.core, x.facts)
     if copies.variants == 0:

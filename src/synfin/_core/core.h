@@ -34,6 +34,12 @@ static inline uint64_t mix64(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* Bit fields, which Cython does not have; what they mean stands in flow.pxd. */
+typedef struct {
+    uint32_t timer_slot : 11, first_end : 1, direction : 3, ecn : 3, fast_open : 2, mptcp : 2, quality_server : 2,
+        quality_client : 2, answer : 5;
+} Choices;
+
 /* Adds a square to a sum of 128 bits that is kept in two words. */
 static inline void add_square(uint64_t *low, uint64_t *high, uint64_t value) {
     unsigned __int128 sum = ((unsigned __int128)*high << 64) | *low;

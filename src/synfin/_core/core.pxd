@@ -10,7 +10,7 @@ from synfin._core.duplicates cimport Firsts
 from synfin._core.filter cimport Program
 from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
-from synfin._core.key cimport NO_VLAN, Key, flow_id_of, key_hash
+from synfin._core.key cimport NO_VLAN, Key, key_hash
 from synfin._core.parts cimport Parts
 from synfin._core.sink cimport Sink
 from synfin._core.types cimport *
@@ -103,6 +103,8 @@ cdef struct Core:
     Arena flows
     Arena facts              # same numbers as flows
     Arena address_pairs
+    Arena extras
+    Arena wides
     Arena closings
     Arena troubles
     Arena copies
@@ -151,24 +153,46 @@ cdef inline Flow* flow_of(Core* core, uint32_t number) noexcept nogil:
 cdef inline int client_end(const Flow* flow) noexcept nogil:
     return 1 if flow.marks & FM_CLIENT_IS_1 else 0
 
+# The block of a record whose number stands at `number`; it is taken where there is none.
+cdef inline void* block_of(Arena* arena, uint32_t* number) noexcept nogil:
+    if number[0] == 0:
+        number[0] = arena_take(arena)
+    return arena_at(arena, number[0])
+
+cdef inline Extra* extra_of(Core* core, Facts* facts) noexcept nogil:
+    return <Extra*>block_of(&core.extras, &facts.extra)
+
 cdef inline Trouble* trouble_of(Core* core, Facts* facts) noexcept nogil:
-    if facts.trouble == 0:
-        facts.trouble = arena_take(&core.troubles)
-    return <Trouble*>arena_at(&core.troubles, facts.trouble)
+    return <Trouble*>block_of(&core.troubles, &extra_of(core, facts).trouble)
 
 cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
-    if facts.closing == 0:
-        facts.closing = arena_take(&core.closings)
-    return <Closing*>arena_at(&core.closings, facts.closing)
+    return <Closing*>block_of(&core.closings, &extra_of(core, facts).closing)
+
+cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
+    return <Copies*>block_of(&core.copies, &extra_of(core, facts).copies)
+
+# The same to look at only: where the record has no such block, one of zeros.
+cdef inline const Extra* peek_extra(Core* core, const Facts* facts) noexcept nogil:
+    return <const Extra*>arena_at(&core.extras, facts.extra)
+
+cdef inline const Trouble* peek_trouble(Core* core, const Facts* facts) noexcept nogil:
+    return <const Trouble*>arena_at(&core.troubles, peek_extra(core, facts).trouble)
+
+cdef inline const Closing* peek_closing(Core* core, const Facts* facts) noexcept nogil:
+    return <const Closing*>arena_at(&core.closings, peek_extra(core, facts).closing)
+
+cdef inline const Copies* peek_copies(Core* core, const Facts* facts) noexcept nogil:
+    return <const Copies*>arena_at(&core.copies, peek_extra(core, facts).copies)
 
 # NULL: the record's first packet was in none.
 cdef inline Tunnel* tunnel_of(Core* core, const Facts* facts) noexcept nogil:
-    return <Tunnel*>arena_at(&core.tunnels, facts.tunnel) if facts.tunnel else NULL
+    cdef uint32_t number = peek_extra(core, facts).tunnel
+    return <Tunnel*>arena_at(&core.tunnels, number) if number else NULL
 
+# Before: the record has none.
 cdef inline void keep_tunnel(Core* core, Facts* facts, const Tunnel* tunnel) noexcept nogil:
     if tunnel != NULL:
-        facts.tunnel = arena_take(&core.tunnels)
-        tunnel_of(core, facts)[0] = tunnel[0]
+        (<Tunnel*>block_of(&core.tunnels, &extra_of(core, facts).tunnel))[0] = tunnel[0]
 
 cdef inline bint same_tunnel(const Tunnel* a, const Tunnel* b) noexcept nogil:
     if a == NULL or b == NULL:
@@ -236,15 +260,15 @@ cdef inline void timer_unlink(Core* core, uint32_t number, Facts* facts) noexcep
     if facts.timer_prev:
         facts_of(core, facts.timer_prev).timer_next = facts.timer_next
     else:
-        core.wheel.heads[facts.timer_slot] = facts.timer_next
+        core.wheel.heads[facts.choices.timer_slot] = facts.timer_next
     if facts.timer_next:
         facts_of(core, facts.timer_next).timer_prev = facts.timer_prev
-    core.wheel.level_count[facts.timer_slot >> WHEEL_BITS] -= 1
-    facts.timer_slot = NO_SLOT
+    core.wheel.level_count[facts.choices.timer_slot >> WHEEL_BITS] -= 1
+    facts.choices.timer_slot = NO_SLOT
 
 cdef inline void timer_link(Core* core, uint32_t number, Facts* facts, uint16_t slot) noexcept nogil:
     cdef uint32_t head = core.wheel.heads[slot]
-    facts.timer_slot = slot
+    facts.choices.timer_slot = slot
     facts.timer_prev = 0
     facts.timer_next = head
     if head:
@@ -257,9 +281,9 @@ cdef inline void timer_set(Core* core, uint32_t number, Flow* flow, Facts* facts
     cdef uint16_t slot
     flow.deadline = deadline
     slot = wheel_slot(&core.wheel, deadline)
-    if slot == facts.timer_slot:
+    if slot == facts.choices.timer_slot:
         return
-    if facts.timer_slot != NO_SLOT:
+    if facts.choices.timer_slot != NO_SLOT:
         timer_unlink(core, number, facts)
     timer_link(core, number, facts, slot)
 
@@ -354,9 +378,9 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
         pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
         memcpy(pair.addr[0], key.addr[0], 32)
     facts.vlan_first = key.vlan
-    facts.timer_slot = NO_SLOT
-    facts.quality_server = RQ_NONE
-    facts.quality_client = RQ_NONE
+    facts.choices.timer_slot = NO_SLOT
+    facts.choices.quality_server = RQ_NONE
+    facts.choices.quality_client = RQ_NONE
     flow.end[0].vlan = NO_VLAN
     flow.end[1].vlan = NO_VLAN
     facts.rtt.min[0] = LONG_RTT

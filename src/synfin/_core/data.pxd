@@ -6,6 +6,7 @@ from libc.string cimport memmove
 
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
+from synfin._core.wide cimport note_seen, set_instant, set_isn
 
 cdef extern from "core.h" nogil:
     void add_square(uint64_t* low, uint64_t* high, uint64_t value)
@@ -53,12 +54,12 @@ cdef inline void count_packet(Context* x) noexcept nogil:
         trouble_of(x.core, x.facts).end[x.d].payload_bytes_high += 1
     if x.packet.time_ns > flow.last_seen:
         flow.last_seen = x.packet.time_ns
-    elif x.packet.time_ns < x.facts.first_seen:
-        x.facts.first_seen = x.packet.time_ns
+    else:
+        note_seen(x.core, x.facts, x.packet.time_ns)
     flow.seq[x.d].marks |= EM_SEEN
     if x.segment.has_vlan and end.vlan != x.segment.vlan_id:
         end.vlan = x.segment.vlan_id
-        note_vlan(x.core, &x.facts.vlan_first, &x.facts.vlans, x.segment.vlan_id)
+        note_record_vlan(x.core, x.facts, x.segment.vlan_id)
     if flow.phase >= PH_CLOSED:
         closing = closing_of(x.core, x.facts)
         closing.packets_after_close += 1
@@ -80,6 +81,13 @@ cdef inline void note_vlan(Core* core, uint16_t* first, uint32_t* block, uint16_
     if not (vlans.seen[vlan >> 6] >> (vlan & 63)) & 1:
         vlans.seen[vlan >> 6] |= <uint64_t>1 << (vlan & 63)
         vlans.count += 1
+
+# The same for a record.
+cdef inline void note_record_vlan(Core* core, Facts* facts, uint16_t vlan) noexcept nogil:
+    if facts.vlan_first == NO_VLAN:
+        facts.vlan_first = vlan
+    elif vlan != facts.vlan_first:
+        note_vlan(core, &facts.vlan_first, &extra_of(core, facts).vlans, vlan)
 
 # ------------------------------------------------------------------------------------------------ acceptance
 
@@ -296,14 +304,14 @@ cdef inline bint is_duplicate_ack(Context* x) noexcept nogil:
 
 cdef inline void note_first(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
-    cdef Opening* opening = &x.facts.opening[x.d]
+    cdef ShortOpening* opening = &x.facts.opening[x.d]
     if not sender.marks & EM_NXT:
         sender.marks |= EM_NXT
         sender.nxt = x.segment.seq
         # After an acknowledgement by the peer, the account of acknowledged bytes has begun there already.
         if not opening.marks & (OM_COPY | OM_FIRST_SEQ):
             opening.marks |= OM_FIRST_SEQ
-            opening.isn = x.segment.seq
+            set_isn(x.core, x.facts, x.d, x.segment.seq)
     if x.segment.flags & TH_ACK and not opening.marks & (OM_COPY | OM_FIRST_ACK):
         opening.marks |= OM_FIRST_ACK
         opening.ts_val = x.segment.ack
@@ -329,7 +337,7 @@ cdef inline void take_segment(Context* x) noexcept nogil:
     if segment.payload_bytes:
         if not sender.marks & EM_PAYLOAD:
             sender.marks |= EM_PAYLOAD
-            x.facts.first_payload[x.d] = x.packet.time_ns
+            set_instant(x.core, x.facts, AT_PAYLOAD_0 + x.d, x.packet.time_ns)
         if not keep_alive:
             account_payload(x)
     elif not keep_alive and seq_gt(segment.seq, sender.nxt):

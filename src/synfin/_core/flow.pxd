@@ -1,10 +1,24 @@
 # One connection in memory. Flow holds what every packet needs: 128 bytes, two cache lines: sequence numbers and deadline,
-# and what is counted. Facts (the same number in a second arena) begins with what an RTT sample needs; the rest is
-# written at the opening or at the end. What counts in 32 bits wraps into a high word in Trouble. What most connections never have lives in blocks that are taken when
-# it first occurs: Trouble, Closing, Copies, Vlans, and the Tunnel of types.pxd.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+# and what is counted. Facts (the same number in a second arena) begins with what an RTT sample needs; the rest is written
+# at the opening or at the end, as short as it usually is. What most connections never have lives in blocks that are taken
+# when it first occurs, and found through Extra: Trouble, Closing, Copies, Vlans, the Tunnel of types.pxd, and Wide for
+# values that do not fit their short form in Facts. What is counted in 32 bits wraps into a high word in Trouble.
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.types cimport Tunnel
+
+cdef extern from "core.h" nogil:
+    # Small values of Facts in one word.
+    ctypedef struct Choices:
+        uint32_t timer_slot      # of the wheel, or NO_SLOT
+        uint32_t first_end       # the end that sent the record's first packet
+        uint32_t direction       # DIR_*
+        uint32_t ecn             # ECN_*
+        uint32_t fast_open       # TFO_*
+        uint32_t mptcp           # MP_*
+        uint32_t quality_server  # RQ_*; RQ_NONE: there is no rtt_server
+        uint32_t quality_client
+        uint32_t answer          # the first SYN-ACK's (ANSWER_* of copies.pxd); kept for a SYN that comes later
 
 # Phase of a record: which deadline runs (SPEC 3.2).
 cdef enum:
@@ -86,12 +100,23 @@ cdef struct AddressPair:
 # A SYN or SYN-ACK as it describes its end. ts_val is valid with OPT_TIMESTAMPS in `has`.
 cdef struct Opening:
     uint64_t option_kinds
+    uint32_t isn
+    uint32_t ts_val
+    uint16_t mss
+    uint16_t window
+    uint8_t window_scale
+    uint8_t has              # OPT_*
+    uint8_t ttl
+    uint8_t marks            # OM_*
+
+# The same in short, as Facts keeps it (wide.pxd makes one of the other).
+cdef struct ShortOpening:
     uint32_t isn             # before EM_SYN: the end's first sequence number
     uint32_t ts_val          # before EM_SYN: the end's first acknowledgement
     uint16_t mss
     uint16_t window
     uint8_t window_scale
-    uint8_t has              # OPT_*
+    uint8_t options          # the usual kinds, each with the length it should have
     uint8_t ttl
     uint8_t marks            # OM_*
 
@@ -125,51 +150,78 @@ cdef enum:
     FF_SPLIT = 32
     FF_DONE = 64             # handshake_done is valid
     FF_SERVER_SYNACK = 128   # the first of them came from the server
-    FF_RTT_SERVER = 256
-    FF_RTT_CLIENT = 512
+    FF_SYN_CAME = 256        # the client's SYN was counted
+    FF_SYNACK_CAME = 512     # an acceptable SYN-ACK of either end was
     FF_SERVER_ACKED = 1024   # the server acknowledged the SYN with a bare ACK (split handshake)
     FF_DATA_ACCEPTED = 2048  # the SYN-ACK covers the SYN's payload
     FF_SYN_ANSWERED = 4096   # a copy of the client's SYN was answered
     FF_SERVER_DID = 8192     # the server sent an acceptable SYN-ACK to this attempt
     FF_UNREACHABLE = 32768   # an ICMP error said that the client's SYN did not arrive
 
-# What a count of SYNs is of.
+# What a count of SYNs is of; FF_SYN_CAME << kind.
 cdef enum:
     SK_SYN = 0               # the client's SYNs
     SK_SYNACK = 1            # acceptable SYN-ACKs of either end
 
+# The instants of a record, of which Facts keeps the first ones as nanoseconds since `born`, in 40 bits (18 minutes).
+cdef enum:
+    AT_SYNACK = 0            # the first acceptable SYN-ACK
+    AT_DONE = 1              # the handshake's completion, valid with FF_DONE; or the client's answer (wide.pxd)
+    AT_PAYLOAD_0 = 2         # end 0's first payload
+    AT_PAYLOAD_1 = 3
+    SHORT_INSTANTS = 4
+    AT_SYN = 4               # the client's first SYN: `born`, unless Wide has it
+    INSTANTS = 5
+
+# The accessors of wide.pxd say what a value is where its short form here does not hold it.
 cdef struct Facts:
     Rtt rtt
-    int64_t first_seen
-    int64_t flow_id
-    int64_t first_packet
-    int64_t syn_first[2]     # indexed by SK_*
-    int64_t handshake_done
-    int64_t rtt_server
-    int64_t rtt_client
-    int64_t first_payload[2]
-    Opening opening[2]
-    int32_t first_file
-    int32_t interface_id
-    uint32_t syn_payload
+    int64_t born             # the record's first packet in input order
+    uint32_t instant_low[SHORT_INSTANTS]
+    uint8_t instant_high[SHORT_INSTANTS]
+    uint32_t first_packet
+    int16_t first_file
+    int16_t interface_id
+    uint32_t extra           # number of the Extra, 0: none
     uint32_t timer_next
     uint32_t timer_prev
-    uint32_t closing         # numbers of blocks, 0: none
+    ShortOpening opening[2]
+    Choices choices
+    uint16_t marks           # FF_*
+    uint16_t vlan_first      # the record's only one where it is part of the key
+
+# Numbers of a record's blocks, 0: none.
+cdef struct Extra:
+    uint32_t closing
     uint32_t trouble
     uint32_t copies
     uint32_t vlans
     uint32_t tunnel          # of the first packet
-    uint16_t timer_slot
-    uint16_t marks           # FF_*
-    uint16_t vlan_first      # the record's only one where it is part of the key
-    uint8_t direction        # DIR_*
-    uint8_t ecn
-    uint8_t fast_open
-    uint8_t mptcp
-    uint8_t quality_server   # RQ_*
-    uint8_t quality_client
-    uint8_t syns[2]          # indexed by SK_*: 0, 1, or 2: see Copies.syn_count
-    uint8_t answer           # the first SYN-ACK's (AE, CWR, ECE), 8 with MPTCP; kept for a SYN that comes later
+    uint32_t wide
+
+# Values that do not fit Facts, each valid with its mark.
+cdef struct Wide:
+    int64_t instants[INSTANTS]   # AT_*, with WM_INSTANT << AT_*
+    int64_t first_seen       # a packet's that came later than the first
+    int64_t rtt_server       # not from the first SYN to the first SYN-ACK
+    int64_t rtt_client       # not from the first SYN-ACK to AT_DONE
+    int64_t first_packet
+    int32_t first_file
+    int32_t interface_id
+    uint64_t option_kinds[2]
+    uint8_t option_has[2]    # OPT_*
+    uint16_t marks           # WM_*
+    uint32_t syn_payload     # 0: none
+    uint32_t first_seq       # of the first packet
+
+cdef enum:
+    WM_INSTANT = 1
+    WM_FIRST_SEEN = 32
+    WM_RTT_SERVER = 64
+    WM_RTT_CLIENT = 128
+    WM_PLACE = 256           # first_packet, first_file and interface_id
+    WM_OPTIONS = 512         # << end: option_kinds and option_has
+    WM_FIRST_SEQ = 2048
 
 # Bytes below an end's NXT that the tap has not seen: [low, high) in sequence space, ascending.
 cdef struct Hole:
@@ -275,7 +327,7 @@ cdef struct Held:
     uint8_t fast_open        # as Options.fast_open, of the first copy
     uint16_t vlan            # the first tag of a copy; NO_VLAN: none had one
     uint8_t vlan_leads       # and no packet of the record had had one before it
-    uint32_t vlans           # as Facts.vlans: all tags of the copies, where there are several
+    uint32_t vlans           # as Extra.vlans: all tags of the copies, where there are several
     uint8_t tunneled         # `tunnel` is valid
     Ring ring
     Tunnel tunnel            # of the first copy
@@ -286,7 +338,7 @@ cdef struct EndCopies:
     Ring ring
 
 cdef struct Copies:
-    int64_t syn_count[2]     # indexed by SK_*
+    int64_t syn_count[2]     # indexed by SK_*; 0: no more than one came
     int64_t syn_last[2]
     int64_t used_syn         # timestamp of the SYN that rtt_server is measured from, valid with has_used_syn
     uint32_t variants        # different ISNs of SYN-ACKs

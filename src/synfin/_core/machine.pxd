@@ -22,7 +22,7 @@ cdef inline void move(Context* x, int end, int event) noexcept nogil:
     x.flow.state[end] = to
 
 cdef inline bint covers_syn(const Facts* facts, const Seq* by, const Seq* of, int of_end) noexcept nogil:
-    cdef const Opening* opening = &facts.opening[of_end]
+    cdef const ShortOpening* opening = &facts.opening[of_end]
     if not by.marks & EM_ACK:
         return False
     if of.marks & EM_SYN:

@@ -14,16 +14,18 @@ cdef extern from "core.h" nogil:
     int64_t resident_bytes()
 
 cdef enum:
-    ARENAS = 11
+    ARENAS = 13
     BY_RECORD = 4            # those before it go by the numbers of records, the others hold blocks
     ADDRESS_PAIRS = 4
-    COPIES = 7
-    TUNNELS = 9
+    COPIES = 9
+    TUNNELS = 11
 
 cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.flows, sizeof(Flow), RECORDS_SHIFT)
     arena_init(&core.facts, sizeof(Facts), RECORDS_SHIFT)
     arena_init(&core.address_pairs, sizeof(AddressPair), RECORDS_SHIFT)
+    arena_init(&core.extras, sizeof(Extra), BLOCKS_SHIFT)
+    arena_init(&core.wides, sizeof(Wide), BLOCKS_SHIFT)
     arena_init(&core.closings, sizeof(Closing), BLOCKS_SHIFT)
     arena_init(&core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
     arena_init(&core.copies, sizeof(Copies), BLOCKS_SHIFT)
@@ -46,14 +48,18 @@ cdef inline Arena* arena_by_number(Core* core, int which) noexcept nogil:
     if which == 4:
         return &core.address_pairs
     if which == 5:
-        return &core.closings
+        return &core.extras
     if which == 6:
-        return &core.troubles
+        return &core.wides
     if which == 7:
-        return &core.copies
+        return &core.closings
     if which == 8:
+        return &core.troubles
+    if which == COPIES:
+        return &core.copies
+    if which == 10:
         return &core.vlans
-    return &core.tunnels if which == 9 else &core.held_others
+    return &core.tunnels if which == TUNNELS else &core.held_others
 
 # Moves the index into `slots` slots; it touches no record, so a million entries take milliseconds. Returns -1 without
 # memory.

@@ -12,6 +12,7 @@ from synfin._core.machine cimport covers_syn, move, standing_facts
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_options
+from synfin._core.wide cimport keep_opening, set_done, set_instant, set_isn, syn_payload_of
 
 # ------------------------------------------------------------------------------------------------ completion
 
@@ -33,8 +34,7 @@ cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
     if not x.flow.marks & FM_ATTEMPT or x.flow.phase == PH_RESET:
         return
     if x.flow.seq[0].marks & EM_SYN_ACKED and x.flow.seq[1].marks & EM_SYN_ACKED:
-        x.facts.handshake_done = x.packet.time_ns
-        x.facts.marks |= FF_DONE
+        set_done(x.core, x.facts, x.packet.time_ns)
         complete(x)
 
 # A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its events.
@@ -42,16 +42,15 @@ cdef inline void complete_by_proof(Context* x, bint by_client) noexcept nogil:
     x.flow.state[0] = ST_ESTABLISHED
     x.flow.state[1] = ST_ESTABLISHED
     if by_client:
-        x.facts.handshake_done = x.packet.time_ns
-        x.facts.marks |= FF_DONE
+        set_done(x.core, x.facts, x.packet.time_ns)
     complete(x)
 
 # ------------------------------------------------------------------------------------------------ SYN
 
 # A SYN or SYN-ACK that belongs to a record begun without it: its ISN + 1 is where its sender's stream began.
 cdef inline bint is_late_opening(const Flow* flow, const Facts* facts, int end, const Segment* segment) noexcept nogil:
-    cdef const Opening* own = &facts.opening[end]
-    cdef const Opening* peer = &facts.opening[1 - end]
+    cdef const ShortOpening* own = &facts.opening[end]
+    cdef const ShortOpening* peer = &facts.opening[1 - end]
     if flow.seq[end].marks & EM_SYN or flow.marks & FM_BEGAN_WITH_SYN:
         return False
     if own.marks & OM_FIRST_SEQ and segment.seq + 1 == own.isn:
@@ -60,21 +59,20 @@ cdef inline bint is_late_opening(const Flow* flow, const Facts* facts, int end, 
 
 # A SYN-ACK says what its peer's ISN is where the peer's SYN was not seen.
 cdef inline void infer_peer_isn(Context* x) noexcept nogil:
-    cdef Opening* peer = &x.facts.opening[1 - x.d]
     if not x.flow.seq[1 - x.d].marks & EM_SYN:
-        peer.marks |= OM_FIRST_SEQ | OM_INFERRED
-        peer.isn = x.segment.ack
+        x.facts.opening[1 - x.d].marks |= OM_FIRST_SEQ | OM_INFERRED
+        set_isn(x.core, x.facts, 1 - x.d, x.segment.ack)
 
 # A SYN or SYN-ACK, seen for the first time, says where its sender's stream begins. Where other segments came first, what
 # lies between was not seen yet. Before: the end's Opening still holds what those said.
 cdef inline void begin_account(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
-    cdef const Opening* own = &x.facts.opening[x.d]
+    cdef const ShortOpening* own = &x.facts.opening[x.d]
     cdef uint32_t end = x.segment.seq + 1 + x.segment.payload_bytes
     cdef uint32_t fresh = x.segment.payload_bytes
     if x.segment.payload_bytes and not sender.marks & EM_PAYLOAD:
         sender.marks |= EM_PAYLOAD
-        x.facts.first_payload[x.d] = x.packet.time_ns
+        set_instant(x.core, x.facts, AT_PAYLOAD_0 + x.d, x.packet.time_ns)
     if not sender.marks & EM_NXT:
         sender.marks |= EM_NXT
         sender.nxt = end
@@ -92,27 +90,29 @@ cdef inline void take_late_opening(Context* x, const Options* options) noexcept 
     cdef bint syn = not x.segment.flags & TH_ACK
     cdef int client = x.d if syn else 1 - x.d
     cdef Seq* sender = &x.flow.seq[x.d]
+    cdef Opening opening
     if x.flow.marks & FM_NOT_SEEN:
         x.flow.marks &= ~<uint8_t>FM_NOT_SEEN
         x.flow.seq[1 - x.d].marks |= EM_SYN_ACKED    # neither half of the handshake gives a round trip any more
         count_completed(x)
-        if x.facts.direction >= DIR_SERVER_PORT:
-            x.facts.direction = DIR_SYN if syn else DIR_SYNACK
+        if x.facts.choices.direction >= DIR_SERVER_PORT:
+            x.facts.choices.direction = DIR_SYN if syn else DIR_SYNACK
             x.flow.marks &= ~<uint8_t>FM_CLIENT_IS_1
             if client:
                 x.flow.marks |= FM_CLIENT_IS_1
     begin_account(x)
-    read_opening(x.segment, options, &x.facts.opening[x.d])
-    set_window_shifts(x.flow, x.facts)
+    read_opening(x.segment, options, &opening)
+    keep_opening(x.core, x.facts, x.d, &opening)
+    set_window_shifts(x.core, x.flow, x.facts)
     sender.marks |= EM_SYN | EM_SYN_ACKED
     if syn:
         sender.marks |= EM_BARE_SYN
         if x.d == client_end(x.flow):
             note_time(x, SK_SYN)
-            note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
-            note_answer(x.facts, x.facts.answer)
+            note_offer(x.core, x.facts, x.segment.flags, options, x.segment.payload_bytes)
+            note_answer(x.facts, x.facts.choices.answer)
     else:
-        x.facts.answer = answer_of(x.segment.flags, options)
+        x.facts.choices.answer = answer_of(x.segment.flags, options)
         note_time(x, SK_SYNACK)
         x.facts.marks |= FF_SYNACK | FF_SERVER_SYNACK
         infer_peer_isn(x)
@@ -134,7 +134,7 @@ cdef inline void take_first_syn(Context* x, const Options* options) noexcept nog
     remember_copy(x, &opening)
     if client:
         note_time(x, SK_SYN)
-        note_offer(x.facts, x.segment.flags, options, x.segment.payload_bytes)
+        note_offer(x.core, x.facts, x.segment.flags, options, x.segment.payload_bytes)
     elif x.facts.marks & FF_SERVER_ACKED:
         x.facts.marks |= FF_SPLIT
     else:
@@ -195,7 +195,7 @@ cdef inline void take_syn(Context* x) noexcept nogil:
 # not seen, an earlier SYN-ACK's ACK is the measure.
 cdef inline bint is_acceptable_synack(Context* x) noexcept nogil:
     cdef int peer = 1 - x.d
-    cdef const Opening* own = &x.facts.opening[x.d]
+    cdef const ShortOpening* own = &x.facts.opening[x.d]
     cdef uint32_t isn = x.facts.opening[peer].isn
     if own.marks & OM_INFERRED and x.segment.seq + 1 != own.isn:
         return False                     # the peer has acknowledged another ISN
@@ -210,6 +210,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
     cdef Opening opening
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef bint first = not sender.marks & EM_SYN
+    cdef uint32_t payload
     tcp_options(x.segment, &options)
     if x.flow.marks & FM_NOT_SEEN and is_late_opening(x.flow, x.facts, x.d, x.segment):
         take_late_opening(x, &options)
@@ -218,7 +219,7 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         count_odd_syn(x)
         return
     read_opening(x.segment, &options, &opening)
-    if x.facts.syns[SK_SYNACK]:
+    if x.facts.marks & FF_SYNACK_CAME:
         note_variant(x, x.facts.opening[client_end(x.flow) ^ (1 if x.facts.marks & FF_SERVER_SYNACK else 0)].isn)
     elif x.d != client_end(x.flow):
         x.facts.marks |= FF_SERVER_SYNACK
@@ -234,11 +235,12 @@ cdef inline void take_synack(Context* x) noexcept nogil:
         note_answered_before(x)
     if 1 - x.d == client_end(x.flow):
         x.facts.marks |= FF_SERVER_DID
-        x.facts.answer = joined_answer(x.facts.answer, answer_of(x.segment.flags, &options))
-        note_answer(x.facts, x.facts.answer)
-        if x.facts.syn_payload and x.segment.ack == x.facts.opening[1 - x.d].isn + 1 + x.facts.syn_payload:
+        x.facts.choices.answer = joined_answer(x.facts.choices.answer, answer_of(x.segment.flags, &options))
+        note_answer(x.facts, x.facts.choices.answer)
+        payload = syn_payload_of(x.core, x.facts)
+        if payload and x.segment.ack == x.facts.opening[1 - x.d].isn + 1 + payload:
             x.facts.marks |= FF_DATA_ACCEPTED
-            x.facts.fast_open = TFO_DATA_ACCEPTED
+            x.facts.choices.fast_open = TFO_DATA_ACCEPTED
     note_syn_acknowledged(x)
     if first or x.flow.marks & FM_ATTEMPT:
         account_window(x)                # one that is resent later says nothing of the window now

@@ -8,17 +8,20 @@ from synfin._core.others cimport keep_held_others
 from synfin._core.row cimport handshake_outcome, put_row
 from synfin._core.watch cimport watch_end
 
+cdef inline void give_back(Arena* arena, uint32_t number) noexcept nogil:
+    if number:
+        arena_give(arena, number)
+
 cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
-    if facts.closing:
-        arena_give(&core.closings, facts.closing)
-    if facts.trouble:
-        arena_give(&core.troubles, facts.trouble)
-    if facts.copies:
-        arena_give(&core.copies, facts.copies)
-    if facts.vlans:
-        arena_give(&core.vlans, facts.vlans)
-    if facts.tunnel:
-        arena_give(&core.tunnels, facts.tunnel)
+    cdef const Extra* extra = peek_extra(core, facts)
+    if facts.extra:
+        give_back(&core.closings, extra.closing)
+        give_back(&core.troubles, extra.trouble)
+        give_back(&core.copies, extra.copies)
+        give_back(&core.vlans, extra.vlans)
+        give_back(&core.tunnels, extra.tunnel)
+        give_back(&core.wides, extra.wide)
+        arena_give(&core.extras, facts.extra)
     if core.config.others:
         keep_held_others(core, others_of(core, number))
     if flow.marks & FM_IPV6:

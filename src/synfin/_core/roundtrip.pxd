@@ -1,18 +1,19 @@
 # The handshake's two round trips: which copy of a SYN or SYN-ACK an acknowledgement answers (SPEC 4 "Opening").
 from libc.stdint cimport int64_t, uint32_t
 
-from synfin._core.copies cimport copies_of, ring_at, set_window_shifts
+from synfin._core.copies cimport ring_at, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_timestamps
+from synfin._core.wide cimport instant_of, keep_opening, read_back, set_rtt, syn_payload_of
 
 # Does this segment acknowledge exactly a SYN of the peer with this ISN, or for the client all of its payload as well?
 cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
     return (x.segment.ack == isn + 1
-            or (x.d != client_end(x.flow) and x.segment.ack == isn + 1 + x.facts.syn_payload))
+            or (x.d != client_end(x.flow) and x.segment.ack == isn + 1 + syn_payload_of(x.core, x.facts)))
 
 # Which of the peer's copies this first acknowledgement answers. Returns the quality; OUT copy.
-cdef inline int choose_copy(Context* x, EndCopies* copies, Copy* chosen) noexcept nogil:
+cdef inline int choose_copy(Context* x, const EndCopies* copies, Copy* chosen) noexcept nogil:
     cdef uint32_t ts_val = 0, ts_ecr = 0
     cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
     cdef const Copy* copy
@@ -46,61 +47,51 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     cdef bint by_server = peer == client_end(x.flow)
     cdef Facts* facts = x.facts
     cdef Seq* peer_seq = &x.flow.seq[peer]
-    cdef Copies* copies = NULL
+    cdef const Copies* copies = peek_copies(x.core, facts)
     cdef Copy chosen
     cdef int quality = RQ_CLEAN
     cdef int64_t rtt
-    if facts.copies:
-        copies = copies_of(x.core, facts)
-    if copies != NULL and copies.end[peer].total:
+    if copies.end[peer].total:
         quality = choose_copy(x, &copies.end[peer], &chosen)
         if facts.opening[peer].isn != chosen.opening.isn and not peer_seq.marks & EM_BEYOND:
             peer_seq.nxt = chosen.seq_end
-        facts.opening[peer] = chosen.opening
-        set_window_shifts(x.flow, facts)
+        keep_opening(x.core, facts, peer, &chosen.opening)
+        set_window_shifts(x.core, x.flow, facts)
     else:
-        chosen.opening = facts.opening[peer]
-        if by_server and facts.syns[SK_SYN]:
-            chosen.time_ns = facts.syn_first[SK_SYN]
-        elif not by_server and facts.syns[SK_SYNACK]:
-            chosen.time_ns = facts.syn_first[SK_SYNACK]
-        else:
+        if not facts.marks & (FF_SYN_CAME if by_server else FF_SYNACK_CAME):
             return                       # the SYN came to the tap after its answer
+        read_back(x.core, facts, peer, &chosen.opening)
+        chosen.time_ns = instant_of(x.core, facts, AT_SYN if by_server else AT_SYNACK)
     if not x.segment.flags & TH_SYN and (
             x.segment.payload_bytes or x.segment.flags & TH_FIN
-            or seq_gt(x.segment.ack, chosen.opening.isn + 1 + (facts.syn_payload if by_server else 0))):
+            or seq_gt(x.segment.ack, chosen.opening.isn + 1 + (syn_payload_of(x.core, facts) if by_server else 0))):
         quality = RQ_AMBIGUOUS
     rtt = x.packet.time_ns - chosen.time_ns
     if by_server:
         facts.marks |= FF_SYN_ANSWERED
-        if facts.copies:
-            copies.used_syn = chosen.time_ns
-            copies.has_used_syn = 1
+        if peek_extra(x.core, facts).copies:
+            copies_of(x.core, facts).used_syn = chosen.time_ns
+            copies_of(x.core, facts).has_used_syn = 1
         if peer_seq.marks & EM_BEYOND:
             return
     if rtt < 0:
         return
-    if by_server:
-        facts.rtt_server = rtt
-        facts.quality_server = quality
-        facts.marks |= FF_RTT_SERVER
-    else:
-        facts.rtt_client = rtt
-        facts.quality_client = quality
-        facts.marks |= FF_RTT_CLIENT
+    set_rtt(x.core, facts, by_server, quality, rtt, x.packet.time_ns)
     if quality != RQ_AMBIGUOUS:
         interval_rtt(&x.core.intervals, x.effective, 0 if by_server else 1, rtt)
 
 # Marks the peer's SYN as acknowledged where this segment does so first.
 cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
     cdef Seq* peer = &x.flow.seq[1 - x.d]
+    cdef const Copies* copies
     if (peer.marks & (EM_SYN | EM_SYN_ACKED)) != EM_SYN or not x.segment.flags & TH_ACK:
         return
     if not seq_ge(x.segment.ack, x.facts.opening[1 - x.d].isn + 1):
-        if x.facts.copies == 0 or copies_of(x.core, x.facts).variants < 2:
+        copies = peek_copies(x.core, x.facts)
+        if copies.variants < 2:
             return
         # With several ISNs, any of them may be meant.
-        if not acknowledges_some_copy(x, &copies_of(x.core, x.facts).end[1 - x.d].ring):
+        if not acknowledges_some_copy(x, &copies.end[1 - x.d].ring):
             return
     handshake_answer(x)
     peer.marks |= EM_SYN_ACKED

@@ -5,6 +5,10 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
+from synfin._core.wide cimport (
+    first_file_of, first_packet_of, first_seen_of, flow_id_of_record, instant_of, interface_of, read_back, rtt_of,
+    syn_payload_of,
+)
 from synfin._core.zeek cimport conn_state
 
 cdef extern from "core.h" nogil:
@@ -27,8 +31,6 @@ cdef inline int handshake_outcome(const Flow* flow, const Facts* facts) noexcept
     return HS_UNREACHABLE if facts.marks & FF_UNREACHABLE else HS_UNANSWERED
 
 cdef inline int close_kind(const Flow* flow, const Closing* closing) noexcept nogil:
-    if closing == NULL:
-        return CL_OPEN
     if closing.has & CM_SHAPE:
         return closing.shape
     if not closing.has & CM_FIN:
@@ -43,12 +45,14 @@ cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
 cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts, int kind) noexcept nogil:
     cdef Key key
     cdef int client = client_end(flow)
+    cdef int64_t first = first_seen_of(core, facts)
+    cdef const Extra* extra = peek_extra(core, facts)
     flow_key(core, number, &key)
-    put_int(s, COL_FLOW_ID, facts.flow_id)
+    put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
     put_int(s, COL_RECORD, kind)
-    put_int(s, COL_FIRST_SEEN, facts.first_seen)
+    put_int(s, COL_FIRST_SEEN, first)
     put_int(s, COL_LAST_SEEN, flow.last_seen)
-    put_duration(s, COL_DURATION_NS, flow.last_seen - facts.first_seen)
+    put_duration(s, COL_DURATION_NS, flow.last_seen - first)
     put_int(s, COL_IP_VERSION, key.ip_version)
     if s.columns[COL_CLIENT_IP].values != NULL:
         put_int(s, COL_CLIENT_IP, address_code(&s.addresses, key.ip_version, key.addr[client]))
@@ -58,18 +62,18 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
         put_community(s, &key)
     put_int(s, COL_CLIENT_PORT, key.port[client])
     put_int(s, COL_SERVER_PORT, key.port[1 - client])
-    put_int(s, COL_DIRECTION, facts.direction)
-    if facts.first_file >= 0:
-        put_int(s, COL_FIRST_FILE, facts.first_file)
-        put_int(s, COL_FIRST_PACKET, facts.first_packet)
+    put_int(s, COL_DIRECTION, facts.choices.direction)
+    if first_file_of(core, facts) >= 0:
+        put_int(s, COL_FIRST_FILE, first_file_of(core, facts))
+        put_int(s, COL_FIRST_PACKET, first_packet_of(core, facts))
     if facts.vlan_first != NO_VLAN:
         put_int(s, COL_VLAN_ID, facts.vlan_first)
-    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, facts.vlans)).count if facts.vlans
+    put_int(s, COL_VLAN_VARIANTS, (<Vlans*>arena_at(&core.vlans, extra.vlans)).count if extra.vlans
             else (1 if facts.vlan_first != NO_VLAN else 0))
-    if facts.tunnel:
+    if extra.tunnel:
         put_tunnel(s, tunnel_of(core, facts))
-    if facts.interface_id >= 0:
-        put_int(s, COL_INTERFACE, facts.interface_id)
+    if interface_of(core, facts) >= 0:
+        put_int(s, COL_INTERFACE, interface_of(core, facts))
 
 cdef inline void put_tunnel(Sink* s, const Tunnel* tunnel) noexcept nogil:
     put_int(s, COL_TUNNEL, tunnel.kind)
@@ -97,47 +101,63 @@ cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint
     if not ipv6:
         put_int(s, base + COL_CLIENT_DONT_FRAGMENT - COL_CLIENT_ISN, opening.marks & OM_DONT_FRAGMENT)
 
+cdef inline int64_t syns_counted(const Facts* facts, const Copies* copies, int kind) noexcept nogil:
+    return copies.syn_count[kind] or (1 if facts.marks & (FF_SYN_CAME << kind) else 0)
+
+# The handshake's. `used`: the SYN that they are measured from.
+cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_t used) noexcept nogil:
+    cdef bint server = facts.choices.quality_server != RQ_NONE
+    cdef bint client = facts.choices.quality_client != RQ_NONE
+    if facts.marks & FF_DONE:
+        put_int(s, COL_HANDSHAKE_DONE, instant_of(core, facts, AT_DONE))
+        if server and client:
+            put_duration(s, COL_RTT_HANDSHAKE_NS, instant_of(core, facts, AT_DONE) - used)
+    if server:
+        put_int(s, COL_RTT_SERVER_NS, rtt_of(core, facts, True))
+    if client:
+        put_int(s, COL_RTT_CLIENT_NS, rtt_of(core, facts, False))
+    put_int(s, COL_RTT_SERVER_QUALITY, facts.choices.quality_server)
+    put_int(s, COL_RTT_CLIENT_QUALITY, facts.choices.quality_client)
+
 cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
-    cdef Copies* copies = <Copies*>arena_at(&core.copies, facts.copies) if facts.copies else NULL
+    cdef const Copies* copies = peek_copies(core, facts)
     cdef int client = client_end(flow)
-    cdef int64_t used = facts.syn_first[SK_SYN]
+    cdef int64_t syn, last, used = 0
+    cdef Opening opening
+    cdef int end
     put_int(s, COL_HANDSHAKE, handshake)
     put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
     put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
-    put_int(s, COL_SYN_COUNT, copies.syn_count[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syns[SK_SYN])
-    if facts.syns[SK_SYN]:
-        put_int(s, COL_SYN_FIRST, facts.syn_first[SK_SYN])
-        put_int(s, COL_SYN_LAST, copies.syn_last[SK_SYN] if facts.syns[SK_SYN] == 2 else facts.syn_first[SK_SYN])
-        if copies != NULL and copies.has_used_syn:
+    put_int(s, COL_SYN_COUNT, syns_counted(facts, copies, SK_SYN))
+    if facts.marks & FF_SYN_CAME:
+        syn = used = last = instant_of(core, facts, AT_SYN)
+        if syns_counted(facts, copies, SK_SYN) > 1:
+            last = copies.syn_last[SK_SYN]
+        if copies.has_used_syn:
             used = copies.used_syn
-        elif facts.syns[SK_SYN] == 2 and not facts.marks & FF_SYN_ANSWERED:
-            used = copies.syn_last[SK_SYN]
-        put_duration(s, COL_SYN_BACKOFF_NS, used - facts.syn_first[SK_SYN])
-    put_int(s, COL_SYNACK_COUNT, copies.syn_count[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syns[SK_SYNACK])
-    if facts.syns[SK_SYNACK]:
-        put_int(s, COL_SYNACK_FIRST, facts.syn_first[SK_SYNACK])
-        put_int(s, COL_SYNACK_LAST,
-                copies.syn_last[SK_SYNACK] if facts.syns[SK_SYNACK] == 2 else facts.syn_first[SK_SYNACK])
-    put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants if copies != NULL and copies.variants
-            else (1 if facts.syns[SK_SYNACK] else 0))
-    if facts.marks & FF_DONE:
-        put_int(s, COL_HANDSHAKE_DONE, facts.handshake_done)
-    if facts.marks & FF_RTT_SERVER:
-        put_int(s, COL_RTT_SERVER_NS, facts.rtt_server)
-    if facts.marks & FF_RTT_CLIENT:
-        put_int(s, COL_RTT_CLIENT_NS, facts.rtt_client)
-    if facts.marks & FF_RTT_SERVER and facts.marks & FF_RTT_CLIENT and facts.marks & FF_DONE:
-        put_duration(s, COL_RTT_HANDSHAKE_NS, facts.handshake_done - used)
-    put_int(s, COL_RTT_SERVER_QUALITY, facts.quality_server)
-    put_int(s, COL_RTT_CLIENT_QUALITY, facts.quality_client)
-    put_opening_end(s, COL_CLIENT_ISN, &facts.opening[client], flow.marks & FM_IPV6)
-    put_opening_end(s, COL_SERVER_ISN, &facts.opening[1 - client], flow.marks & FM_IPV6)
-    put_int(s, COL_SYN_PAYLOAD_BYTES, facts.syn_payload)
-    put_int(s, COL_ECN, facts.ecn)
-    put_int(s, COL_FAST_OPEN, facts.fast_open)
-    put_int(s, COL_MPTCP, facts.mptcp)
+        elif not facts.marks & FF_SYN_ANSWERED:
+            used = last
+        put_int(s, COL_SYN_FIRST, syn)
+        put_int(s, COL_SYN_LAST, last)
+        put_duration(s, COL_SYN_BACKOFF_NS, used - syn)
+    put_int(s, COL_SYNACK_COUNT, syns_counted(facts, copies, SK_SYNACK))
+    if facts.marks & FF_SYNACK_CAME:
+        last = instant_of(core, facts, AT_SYNACK)
+        put_int(s, COL_SYNACK_FIRST, last)
+        if syns_counted(facts, copies, SK_SYNACK) > 1:
+            last = copies.syn_last[SK_SYNACK]
+        put_int(s, COL_SYNACK_LAST, last)
+    put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants or (1 if facts.marks & FF_SYNACK_CAME else 0))
+    put_round_trips(s, core, facts, used)
+    for end in range(2):
+        read_back(core, facts, end, &opening)
+        put_opening_end(s, COL_CLIENT_ISN if end == client else COL_SERVER_ISN, &opening, flow.marks & FM_IPV6)
+    put_int(s, COL_SYN_PAYLOAD_BYTES, syn_payload_of(core, facts))
+    put_int(s, COL_ECN, facts.choices.ecn)
+    put_int(s, COL_FAST_OPEN, facts.choices.fast_open)
+    put_int(s, COL_MPTCP, facts.choices.mptcp)
 
-cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int close, bint shown) noexcept nogil:
+cdef inline void put_fin_columns(Sink* s, Flow* flow, const Closing* closing, int close, bint shown) noexcept nogil:
     cdef int closer = closing.closer
     cdef int64_t start = closing.closed_at
     if closing.has & CM_FIN:
@@ -152,13 +172,9 @@ cdef inline void put_fin_columns(Sink* s, Flow* flow, Closing* closing, int clos
         put_duration(s, COL_CLOSE_DURATION_NS, closing.closed_at - start)
 
 cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint shown, int reason) noexcept nogil:
-    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
-    cdef Closing none
+    cdef const Closing* closing = peek_closing(core, facts)
     cdef int close = close_kind(flow, closing)
     cdef int client = client_end(flow)
-    if closing == NULL:
-        memset(&none, 0, sizeof(Closing))
-        closing = &none
     if shown:
         put_int(s, COL_CLOSE, close)
     put_fin_columns(s, flow, closing, close, shown)
@@ -188,12 +204,12 @@ cdef inline void put_closing(Sink* s, Core* core, Flow* flow, Facts* facts, bint
         put_int(s, COL_END_REASON, reason)
 
 # A sum of two words.
-cdef inline int64_t wide(uint32_t low, uint32_t high) noexcept nogil:
+cdef inline int64_t two_words(uint32_t low, uint32_t high) noexcept nogil:
     return <int64_t>((<uint64_t>high << 32) | low)
 
 # Samples of what an end sent: between the tap and its peer.
 cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTrouble* trouble) noexcept nogil:
-    cdef int64_t samples = wide(rtt.samples[end], trouble.samples_high)
+    cdef int64_t samples = two_words(rtt.samples[end], trouble.samples_high)
     put_int(s, base + COL_CLIENT_RTT_SAMPLES, samples)
     if samples == 0:
         return
@@ -204,25 +220,19 @@ cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTr
             exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end], trouble.squares_high))
 
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
-    cdef Trouble none
-    cdef Trouble* troubles = &none
-    cdef EndTrouble* trouble
-    cdef End* own = &flow.end[end]
-    cdef int64_t payload, unique, missing
-    memset(&none, 0, sizeof(Trouble))
-    if facts.trouble:
-        troubles = <Trouble*>arena_at(&core.troubles, facts.trouble)
-    trouble = &troubles.end[end]
-    payload = wide(own.payload_bytes, trouble.payload_bytes_high)
-    unique = payload - trouble.repeated_bytes
-    missing = (wide(flow.end[1 - end].acked_bytes, troubles.end[1 - end].acked_bytes_high)
-               - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - unique)
+    cdef const Trouble* troubles = peek_trouble(core, facts)
+    cdef const EndTrouble* trouble = &troubles.end[end]
+    cdef const End* own = &flow.end[end]
+    cdef int64_t payload = two_words(own.payload_bytes, trouble.payload_bytes_high)
+    cdef int64_t unique = payload - trouble.repeated_bytes
+    cdef int64_t acked = two_words(flow.end[1 - end].acked_bytes, troubles.end[1 - end].acked_bytes_high)
+    cdef int64_t missing = acked - (1 if flow.seq[end].marks & EM_FIN_ACKED else 0) - unique
     base -= COL_CLIENT_PACKETS
-    put_int(s, base + COL_CLIENT_PACKETS, wide(own.packets, trouble.packets_high))
-    put_int(s, base + COL_CLIENT_IP_BYTES, wide(own.ip_bytes, trouble.ip_bytes_high))
+    put_int(s, base + COL_CLIENT_PACKETS, two_words(own.packets, trouble.packets_high))
+    put_int(s, base + COL_CLIENT_IP_BYTES, two_words(own.ip_bytes, trouble.ip_bytes_high))
     put_int(s, base + COL_CLIENT_PAYLOAD_BYTES, payload)
     put_int(s, base + COL_CLIENT_UNIQUE_BYTES, unique)
-    put_int(s, base + COL_CLIENT_PURE_ACKS, wide(own.pure_acks, trouble.pure_acks_high))
+    put_int(s, base + COL_CLIENT_PURE_ACKS, two_words(own.pure_acks, trouble.pure_acks_high))
     put_int(s, base + COL_CLIENT_RETRANSMITTED_SEGMENTS, trouble.retransmitted_segments)
     put_int(s, base + COL_CLIENT_RETRANSMITTED_BYTES, trouble.retransmitted_bytes)
     put_int(s, base + COL_CLIENT_OUT_OF_ORDER_SEGMENTS, trouble.out_of_order_segments)
@@ -233,14 +243,14 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* 
     if core.config.duplicates != DUP_KEEP:
         put_int(s, base + COL_CLIENT_CAPTURE_DUPLICATES, trouble.capture_duplicates)
     if flow.seq[end].marks & EM_PAYLOAD:
-        put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, facts.first_payload[end])
+        put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, instant_of(core, facts, AT_PAYLOAD_0 + end))
     put_rtt(s, base, &facts.rtt, 1 - end, &troubles.end[1 - end])
 
 cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
-    cdef Trouble* trouble = <Trouble*>arena_at(&core.troubles, facts.trouble) if facts.trouble else NULL
-    put_int(s, COL_ODD_SYNS, trouble.odd_syns if trouble != NULL else 0)
-    put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments if trouble != NULL else 0)
-    put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors if trouble != NULL else 0)
+    cdef const Trouble* trouble = peek_trouble(core, facts)
+    put_int(s, COL_ODD_SYNS, trouble.odd_syns)
+    put_int(s, COL_ODD_SEGMENTS, trouble.odd_segments)
+    put_int(s, COL_ICMP_ERRORS, trouble.icmp_errors)
     if facts.marks & FF_UNREACHABLE:
         put_int(s, COL_ICMP_TYPE, trouble.icmp_type)
         put_int(s, COL_ICMP_CODE, trouble.icmp_code)
@@ -286,7 +296,8 @@ cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int
     put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
     put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
     if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
-        put_duration(s, COL_FIRST_RESPONSE_NS, facts.first_payload[1 - client] - facts.first_payload[client])
+        put_duration(s, COL_FIRST_RESPONSE_NS, instant_of(core, facts, AT_PAYLOAD_0 + 1 - client)
+                     - instant_of(core, facts, AT_PAYLOAD_0 + client))
     if core.config.others:
         put_others(s, others_of(core, number))
     s.rows += 1
@@ -305,7 +316,7 @@ cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept 
 cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
-    cdef Closing* closing = <Closing*>arena_at(&core.closings, facts.closing) if facts.closing else NULL
+    cdef const Closing* closing = peek_closing(core, facts)
     cdef int handshake = handshake_outcome(flow, facts)
     cdef int close = close_kind(flow, closing)
     if flow.phase == PH_CLOSED:
@@ -321,13 +332,10 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
     core.stats.end_reasons[reason] += 1
     if handshake == HS_COMPLETE or handshake == HS_NOT_SEEN:
         core.stats.closes[close] += 1
-    if closing != NULL and closing.has & CM_FIN:
+    if closing.has & CM_FIN:
         core.stats.closers[SIDE_BOTH if close == CL_FIN_SIMULTANEOUS else side_of(flow, closing.closer)] += 1
 
 cdef inline int64_t row_packets(Core* core, Flow* flow, Facts* facts) noexcept nogil:
-    cdef int64_t packets = <int64_t>flow.end[0].packets + flow.end[1].packets
-    cdef Trouble* trouble
-    if facts.trouble:
-        trouble = <Trouble*>arena_at(&core.troubles, facts.trouble)
-        packets += (<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32
-    return packets
+    cdef const Trouble* trouble = peek_trouble(core, facts)
+    return (<int64_t>flow.end[0].packets + flow.end[1].packets
+            + ((<int64_t>trouble.end[0].packets_high + trouble.end[1].packets_high) << 32))

@@ -4,7 +4,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from synfin._core.ages cimport age_packet
 from synfin._core.border cimport BEGINS, HOLD, PROVES, begin_from_held, border_of, hold_syn
 from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin, take_rst
-from synfin._core.copies cimport copies_of
 from synfin._core.core cimport *
 from synfin._core.data cimport add_packet, count_odd, count_packet, is_acceptable, take_segment
 from synfin._core.machine cimport ack_events, fin_events, move, standing_facts
@@ -16,6 +15,7 @@ from synfin._core.record cimport end_record, evict_record, expire_record
 from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
 from synfin._core.seq cimport seq_gt
 from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
+from synfin._core.wide cimport flow_id_of_record, id_of_record, set_first, set_place, syn_payload_of
 
 # ------------------------------------------------------------------------------------------------ neither SYN nor RST
 
@@ -24,10 +24,10 @@ from synfin._core.watch cimport watch_begin, watch_hold, watch_prove
 cdef inline bint client_proves(Context* x) noexcept nogil:
     cdef uint32_t own_isn = x.facts.opening[x.d].isn
     return (x.d == client_end(x.flow) and x.flow.phase == PH_SYN and x.flow.seq[x.d].marks & EM_SYN
-            and (x.segment.seq == own_isn + 1 or x.segment.seq == own_isn + 1 + x.facts.syn_payload))
+            and (x.segment.seq == own_isn + 1 or x.segment.seq == own_isn + 1 + syn_payload_of(x.core, x.facts)))
 
 cdef inline bint acks_peers_syn(Context* x) noexcept nogil:
-    cdef const Opening* peer = &x.facts.opening[1 - x.d]
+    cdef const ShortOpening* peer = &x.facts.opening[1 - x.d]
     if not x.segment.flags & TH_ACK:
         return False
     if x.flow.seq[1 - x.d].marks & EM_SYN:
@@ -48,7 +48,7 @@ cdef inline void take_other(Context* x) noexcept nogil:
     cdef bint fin_acknowledged_before = (x.flow.seq[1 - x.d].marks & EM_FIN_ACKED) != 0
     cdef bint unanswered = x.flow.marks & FM_ATTEMPT and not x.facts.marks & FF_SYNACK
     cdef bint proven = unanswered and client_proves(x)
-    cdef Closing* closing
+    cdef const Closing* closing
     if unanswered and not proven and not acks_peers_syn(x):
         trouble_of(x.core, x.facts).odd_segments += 1
         return
@@ -61,10 +61,10 @@ cdef inline void take_other(Context* x) noexcept nogil:
         x.facts.marks |= FF_SERVER_ACKED
         forget_unreachable(x)
     note_syn_acknowledged(x)
-    if x.facts.closing and x.segment.payload_bytes:
-        closing = closing_of(x.core, x.facts)
+    if x.segment.payload_bytes:
+        closing = peek_closing(x.core, x.facts)
         if closing.has & CM_FIN and closing.closer != x.d:
-            closing.payload_after_fin += x.segment.payload_bytes
+            closing_of(x.core, x.facts).payload_after_fin += x.segment.payload_bytes
     take_segment(x)
     if x.segment.flags & TH_ACK:
         ack_events(x)
@@ -146,13 +146,13 @@ cdef inline void guess_direction(Context* x) noexcept nogil:
     cdef bint high1 = x.flow.port[1] >= 32768
     cdef int client = x.d
     if server0 != server1:
-        x.facts.direction = DIR_SERVER_PORT
+        x.facts.choices.direction = DIR_SERVER_PORT
         client = 1 if server0 else 0
     elif high0 != high1:
-        x.facts.direction = DIR_HIGH_PORT
+        x.facts.choices.direction = DIR_HIGH_PORT
         client = 0 if high0 else 1
     else:
-        x.facts.direction = DIR_FIRST_PACKET
+        x.facts.choices.direction = DIR_FIRST_PACKET
     if client:
         x.flow.marks |= FM_CLIENT_IS_1
 
@@ -172,14 +172,14 @@ cdef inline void set_first_states(Context* x) noexcept nogil:
     flow.marks |= FM_ATTEMPT
     flow.phase = PH_SYN
     if not x.segment.flags & TH_ACK:
-        x.facts.direction = DIR_SYN
+        x.facts.choices.direction = DIR_SYN
         flow.marks |= FM_BEGAN_WITH_SYN
         if x.d:
             flow.marks |= FM_CLIENT_IS_1
         flow.state[peer] = ST_LISTEN
         flow.seq[peer].marks |= EM_PASSIVE
         return
-    x.facts.direction = DIR_SYNACK
+    x.facts.choices.direction = DIR_SYNACK
     if peer:
         flow.marks |= FM_CLIENT_IS_1
     flow.state[x.d] = ST_SYN_RECEIVED
@@ -193,20 +193,14 @@ cdef inline void use_record(Context* x, uint32_t number) noexcept nogil:
     x.flow = flow_of(x.core, number)
     x.facts = facts_of(x.core, number)
 
-cdef inline int64_t _id_of_record(Core* core, const Key* key, int64_t time_ns, uint32_t seq) noexcept nogil:
-    return flow_id_of(key, core.config.key_vlan, core.config.key_tunnel, time_ns, seq)
-
 # Before: no record has the key.
 cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
     use_record(x, flow_create(x.core, key))
-    x.facts.first_seen = x.packet.time_ns
-    x.facts.flow_id = _id_of_record(x.core, key, x.packet.time_ns, x.segment.seq)
+    set_first(x.core, x.facts, x.d, x.packet.time_ns, x.segment.seq)
+    set_place(x.core, x.facts, x.packet.number, x.packet.file_id, x.packet.interface_id)
     keep_tunnel(x.core, x.facts, x.segment.tunnel)
-    x.facts.first_packet = x.packet.number
-    x.facts.first_file = x.packet.file_id
-    x.facts.interface_id = x.packet.interface_id
     if x.core.watch != NULL:
-        watch_begin(x.core.watch, x.number, key, x.facts.flow_id)
+        watch_begin(x.core.watch, x.number, key, flow_id_of_record(x.core, x.facts, key))
     set_first_states(x)
     apply_segment(x, 0, PH_FREE)
 
@@ -223,8 +217,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
         adopt_others(x.core, x.number, others)
     if x.core.watch != NULL:
         watch_prove(x.core.watch, x.number, birth)
-    x.facts.flow_id = _id_of_record(x.core, key, held.first_ns, held.ring.copies[0].opening.isn)
-    x.facts.direction = DIR_SYN
+    x.facts.choices.direction = DIR_SYN
     x.flow.marks |= FM_ATTEMPT | FM_BEGAN_WITH_SYN | (FM_CLIENT_IS_1 if held.end else 0)
     x.flow.phase = PH_SYN
     x.flow.state[1 - held.end] = ST_LISTEN
@@ -239,7 +232,7 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
 cdef inline void note_held(Context* x, const Key* key) noexcept nogil:
     cdef const Held* held = &copies_of(x.core, x.facts).held
     watch_hold(x.core.watch, x.number, key,
-               _id_of_record(x.core, key, held.first_ns, x.segment.seq), held.count == 1)
+               id_of_record(x.core, key, held.first_ns, x.segment.seq), held.count == 1)
 
 cdef inline void count_segment(Core* core, const Segment* segment, int64_t effective) noexcept nogil:
     interval_packet(&core.intervals, effective, segment.ip_bytes)

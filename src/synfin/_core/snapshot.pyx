@@ -55,14 +55,12 @@ cdef dict _row(const Sink* sink, list files, list interfaces):
 
 cdef dict _end(Core* core, Flow* flow, Facts* facts, int end):
     cdef Seq* seq = &flow.seq[end]
-    cdef EndTrouble* trouble = NULL
+    cdef const EndTrouble* trouble = &peek_trouble(core, facts).end[end]
     cdef bint unscaled = flow.marks & (FM_UNSCALED_1 if end else FM_UNSCALED_0)
     cdef uint32_t i
     holes = []
-    if facts.trouble:
-        trouble = &(<Trouble*>arena_at(&core.troubles, facts.trouble)).end[end]
-        for i in range(trouble.hole_count):
-            holes.append((trouble.holes[i].low, trouble.holes[i].high))
+    for i in range(trouble.hole_count):
+        holes.append((trouble.holes[i].low, trouble.holes[i].high))
     return {
         "isn": facts.opening[end].isn if seq.marks & EM_SYN else None,
         "syn_acknowledged": bool(seq.marks & EM_SYN_ACKED),
@@ -79,10 +77,10 @@ cdef dict _end(Core* core, Flow* flow, Facts* facts, int end):
 
 
 cdef object _held(Core* core, Flow* flow, Facts* facts):
-    cdef Held* held
+    cdef const Held* held
     if not flow.marks & FM_HELD:
         return None
-    held = &(<Copies*>arena_at(&core.copies, facts.copies)).held
+    held = &peek_copies(core, facts).held
     return {
         "by": "client" if held.end == client_end(flow) else "server",
         "isn": held.ring.copies[0].opening.isn,

@@ -8,7 +8,7 @@ cdef enum:
     WHEEL_BITS = 8
     WHEEL_BUCKETS = 256
     WHEEL_LEVELS = 4
-    NO_SLOT = 0xFFFF
+    NO_SLOT = 1024           # after all buckets of all wheels
 
 cdef struct Wheel:
     int64_t now              # tick whose bucket is in hand; all earlier ones are empty

@@ -48,7 +48,7 @@ def connections(count: int, version: int):
 
 
 @pytest.mark.parametrize("count", [102_000, pytest.param(165_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("version", "most"), [(4, 424), (6, 456)])
+@pytest.mark.parametrize(("version", "most"), [(4, 330), (6, 362)])
 def test_bytes_per_live_connection(count, version, most):
     """Handshake complete, data both ways; with 165,000 just after the index has doubled. IPv6 may take 32 bytes more."""
     tracker, batch = Tracker(Settings()), PacketBatch()
