@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from synfin._core.sink cimport WIDTH_BIT, WIDTH_BYTES, AddressBook, ColumnBuffer, Sink
+from synfin._core.sink cimport MAX_COLUMNS, WIDTH_BIT, WIDTH_BYTES, AddressBook, ColumnBuffer, Sink
 
 cdef extern from "core.h" nogil:
     void* zeroed_block(size_t size)
@@ -167,6 +167,8 @@ cdef int sink_open(
             c.valid = at
             c.values = at + buffer_bytes(WIDTH_BIT, capacity)
             at = c.values + buffer_bytes(c.width, capacity)
+    for i in range(<int>MAX_COLUMNS):
+        sink.asked_before[i + 1] = sink.asked_before[i] + (i < len(kinds) and kinds[i] is not None)
     if with_addresses:
         book_open(&sink.addresses, capacity)
     return 0

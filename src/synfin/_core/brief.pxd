@@ -1,7 +1,7 @@
 # What nearly every segment is tracked by, in one cache line: so a batch on its way takes little of the first level of
 # cache, and whole segments are only made of packets that need them.
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from synfin._core.bytes cimport be16, be32
 from synfin._core.ip cimport IP_TCP
@@ -50,6 +50,37 @@ cdef inline void brief_of(const Segment* segment, const Key* key, Brief* brief) 
     brief.ip = segment.ip
     brief.sender = key.sender
     brief.ip_version = segment.ip_version
+
+# Segment and key of a plain packet, out of its brief. Before: brief_plain set it from this packet.
+cdef inline void whole_of_plain(const PacketRef* packet, const Brief* brief, Segment* segment, Key* key) noexcept nogil:
+    cdef const uint8_t* p = brief.ip
+    cdef uint32_t captured = min(packet.captured_len - 14, brief.ip_bytes)
+    memset(segment, 0, sizeof(Segment))
+    memcpy(segment.src, p + 12, 4)
+    memcpy(segment.dst, p + 16, 4)
+    segment.src_port = brief.port[brief.sender]
+    segment.dst_port = brief.port[1 - brief.sender]
+    segment.seq = brief.seq
+    segment.ack = brief.ack
+    segment.payload_bytes = brief.payload_bytes
+    segment.ip_bytes = brief.ip_bytes
+    segment.window = brief.window
+    segment.flags = brief.flags
+    segment.ip_version = 4
+    segment.ttl = p[8]
+    segment.dont_fragment = (p[6] >> 6) & 1
+    segment.ip_id = brief.ip_id
+    segment.options = p + 40
+    segment.options_len = <uint16_t>(min(brief.ip_bytes - brief.payload_bytes, captured) - 40)
+    segment.ip = p
+    memset(key, 0, sizeof(Key))
+    memcpy(key.addr[brief.sender], p + 12, 4)
+    memcpy(key.addr[1 - brief.sender], p + 16, 4)
+    memcpy(key.port, brief.port, 4)
+    key.vlan = NO_VLAN
+    key.sender = brief.sender
+    key.ip_version = 4
+    key.hash = brief.hash
 
 # The plain packet, most of all traffic: untagged Ethernet, IPv4 without options and fragments, all of both fixed headers
 # captured. True: the brief is set, as decode, key_of (without VLAN and tunnel) and brief_of would set it. False: they

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
-from synfin._core.sink cimport address_code, put_bytes, put_duration, put_int
+from synfin._core.sink cimport address_code, are_asked, put_bytes, put_duration, put_int
 from synfin._core.wide cimport (
     first_file_of, first_packet_of, first_seen_of, flow_id_of_record, instant_of, interface_of, read_back, rtt_of,
     syn_payload_of,
@@ -48,7 +48,8 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
     cdef int64_t first = first_seen_of(core, facts)
     cdef const Extra* extra = peek_extra(core, facts)
     flow_key(core, number, &key)
-    put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
+    if s.columns[COL_FLOW_ID].values != NULL:
+        put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
     put_int(s, COL_RECORD, kind)
     put_int(s, COL_FIRST_SEEN, first)
     put_int(s, COL_LAST_SEEN, flow.last_seen)
@@ -119,13 +120,12 @@ cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_
     put_int(s, COL_RTT_SERVER_QUALITY, facts.choices.quality_server)
     put_int(s, COL_RTT_CLIENT_QUALITY, facts.choices.quality_client)
 
-cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts, int handshake) noexcept nogil:
+cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts) noexcept nogil:
     cdef const Copies* copies = peek_copies(core, facts)
     cdef int client = client_end(flow)
     cdef int64_t syn, last, used = 0
     cdef Opening opening
     cdef int end
-    put_int(s, COL_HANDSHAKE, handshake)
     put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
     put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
     put_int(s, COL_SYN_COUNT, syns_counted(facts, copies, SK_SYN))
@@ -290,11 +290,16 @@ cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int
     cdef Facts* facts = facts_of(core, number)
     cdef int client = client_end(flow)
     put_identity(s, core, number, flow, facts, kind)
-    put_opening(s, core, flow, facts, handshake)
-    put_trouble(s, core, facts)
-    put_closing(s, core, flow, facts, handshake == HS_COMPLETE or handshake == HS_NOT_SEEN, reason)
-    put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
-    put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
+    put_int(s, COL_HANDSHAKE, handshake)
+    if are_asked(s, COL_HANDSHAKE + 1, COL_CLOSE):
+        put_opening(s, core, flow, facts)
+        put_trouble(s, core, facts)
+    if are_asked(s, COL_CLOSE, COL_CLIENT_PACKETS):
+        put_closing(s, core, flow, facts, handshake == HS_COMPLETE or handshake == HS_NOT_SEEN, reason)
+    if are_asked(s, COL_CLIENT_PACKETS, COL_SERVER_PACKETS):
+        put_data_end(s, COL_CLIENT_PACKETS, core, flow, facts, client)
+    if are_asked(s, COL_SERVER_PACKETS, COL_FIRST_RESPONSE_NS):
+        put_data_end(s, COL_SERVER_PACKETS, core, flow, facts, 1 - client)
     if flow.seq[0].marks & flow.seq[1].marks & EM_PAYLOAD:
         put_duration(s, COL_FIRST_RESPONSE_NS, instant_of(core, facts, AT_PAYLOAD_0 + 1 - client)
                      - instant_of(core, facts, AT_PAYLOAD_0 + client))

@@ -30,11 +30,16 @@ cdef struct AddressBook:
 
 cdef struct Sink:
     ColumnBuffer columns[MAX_COLUMNS]
+    uint8_t asked_before[MAX_COLUMNS + 1]    # how many columns with a lower number have buffers
     uint32_t rows
     uint32_t capacity
     void* memory             # of all columns
     bint pooled              # it came from a Pool (block.pyx)
     AddressBook addresses
+
+# Whether a column from `first` on and before `end` was asked for.
+cdef inline bint are_asked(const Sink* sink, int first, int end) noexcept nogil:
+    return sink.asked_before[first] != sink.asked_before[end]
 
 cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
     cdef ColumnBuffer* c = &sink.columns[column]

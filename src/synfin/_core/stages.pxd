@@ -3,7 +3,7 @@
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
 from synfin._core.ages cimport age_of, age_packet
-from synfin._core.brief cimport Brief, brief_of, brief_plain
+from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
 from synfin._core.duplicates cimport (
@@ -176,7 +176,7 @@ cdef inline void track_whole(Core* core, Stages* stages, const PacketRef* packet
             track_quote(core, &stages.segments[i], packet, &stages.keys[i])
         return
     if not stages.briefs[i].whole:
-        decode_whole(core, stages, packet, i)
+        whole_of_plain(packet, &stages.briefs[i], &stages.segments[i], &stages.keys[i])
     track_segment(core, &stages.segments[i], packet, &stages.keys[i], stages.briefs[i].flow)
     if core.watch != NULL:
         watch_packet(core.watch, table_find(core, &stages.keys[i]), core.stats.packets)

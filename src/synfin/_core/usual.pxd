@@ -7,10 +7,11 @@ from synfin._core.brief cimport Brief
 from synfin._core.core cimport *
 from synfin._core.data cimport add_carries, packet_hash, rtt_add
 from synfin._core.seq cimport seq_ge
+from synfin._core.wide cimport set_instant
 
 cdef enum:
     # What an end has said before, so that its stream, or what it may be sent, is known.
-    USUAL_SENDER = EM_SEEN | EM_BEYOND | EM_NXT | EM_ACK | EM_WINDOW
+    USUAL_SENDER = EM_SEEN | EM_NXT | EM_ACK | EM_WINDOW
     USUAL_PEER = EM_NXT | EM_ACK | EM_WINDOW
 
 # Whether the record is of these ends. Before: neither VLAN nor tunnel is part of the key.
@@ -26,10 +27,10 @@ cdef inline bint _is_of(Core* core, const Flow* flow, const Brief* brief) noexce
     return (memcmp(pair.addr[brief.sender], brief.ip + 8, 16) == 0
             and memcmp(pair.addr[1 - brief.sender], brief.ip + 24, 16) == 0)
 
-# Both ends ESTABLISHED, and nothing held, unproven or unscaled.
-cdef inline bint _is_open(const Flow* flow, int d) noexcept nogil:
+# Both ends ESTABLISHED, and nothing held or unproven.
+cdef inline bint _is_open(const Flow* flow) noexcept nogil:
     return (flow.phase == PH_OPEN and flow.state[0] == ST_ESTABLISHED and flow.state[1] == ST_ESTABLISHED
-            and not flow.marks & (FM_ATTEMPT | FM_HELD | (FM_UNSCALED_1 if d else FM_UNSCALED_0)))
+            and not flow.marks & (FM_ATTEMPT | FM_HELD))
 
 # Whether an end's SYN, where it was seen, is acknowledged: else this segment may be what does it.
 cdef inline bint _syn_settled(uint16_t marks) noexcept nogil:
@@ -52,7 +53,7 @@ cdef inline bint track_usual(Core* core, const Brief* brief, int64_t time_ns) no
     cdef uint32_t scaled = <uint32_t>brief.window << end.window_shift
     cdef uint8_t hashed = packet_hash(brief.ip_id, brief.seq, brief.payload_bytes)
     cdef Facts* facts
-    if (brief.flow == 0 or not _is_of(core, flow, brief) or not _is_open(flow, d)
+    if (brief.flow == 0 or not _is_of(core, flow, brief) or not _is_open(flow)
             or flow.deadline <= effective or time_ns < flow.last_seen
             or brief.flags & (TH_FIN | TH_SYN | TH_RST | TH_ACK) != TH_ACK
             or sender.marks & (USUAL_SENDER | EM_UNJUDGED) != USUAL_SENDER
@@ -63,7 +64,8 @@ cdef inline bint track_usual(Core* core, const Brief* brief, int64_t time_ns) no
         return False
     if brief.payload_bytes:
         if not sender.marks & EM_PAYLOAD:
-            return False                 # the first
+            sender.marks |= EM_PAYLOAD
+            set_instant(core, facts_of(core, brief.flow), AT_PAYLOAD_0 + d, time_ns)
         sender.nxt += brief.payload_bytes
         if not sender.marks & EM_TIMED:
             sender.marks |= EM_TIMED
@@ -83,6 +85,8 @@ cdef inline bint track_usual(Core* core, const Brief* brief, int64_t time_ns) no
     if unlikely(add_carries(&end.acked_bytes, rise)):
         _high_words(core, brief).acked_bytes_high += 1
     end.last_packet = hashed
+    flow.marks &= ~<uint8_t>(FM_UNSCALED_1 if d else FM_UNSCALED_0)
+    sender.marks |= EM_BEYOND
     sender.ack = brief.ack
     sender.window = brief.window
     sender.window_max = max(sender.window_max, scaled)
