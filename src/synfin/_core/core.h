@@ -20,6 +20,11 @@ static inline void prefetch_write(const void *p) {
     __asm__ volatile("");
 }
 
+/* Number of the highest bit that is set. Not for 0. */
+static inline int highest_bit(uint64_t value) {
+    return 63 - __builtin_clzll(value);
+}
+
 /* Odd constants of the mixing steps (the fractional part of the golden ratio, and arbitrary ones). */
 static const uint64_t MIX_A = 0x9E3779B97F4A7C15ULL, MIX_B = 0xE7037ED1A0B428DBULL, MIX_C = 0x8EBC6AF09C88C6E3ULL,
                       MIX_D = 0xD6E8FEB86659FD93ULL;

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from synfin._core.declared cimport *
 
 cdef extern from "core.h" nogil:
+    int highest_bit(uint64_t value)
     const int64_t NEVER
 
 cdef enum:
@@ -65,11 +66,10 @@ cdef inline int64_t floor_div(int64_t a, int64_t b) noexcept nogil:
 
 # 1 ns wide below 128 ns, then 64 equal parts per power of two (SPEC 5).
 cdef inline uint32_t rtt_bucket(int64_t value) noexcept nogil:
-    cdef int exponent = 7
+    cdef int exponent
     if value < 128:
         return <uint32_t>value
-    while value >> (exponent + 1):
-        exponent += 1
+    exponent = highest_bit(<uint64_t>value)
     return <uint32_t>(128 + (exponent - 7) * 64 + ((value >> (exponent - 6)) & 63))
 
 cdef inline int64_t rtt_bucket_middle(uint32_t bucket) noexcept nogil:
