@@ -9,6 +9,7 @@ cdef enum:
 cdef class Memory:
     cdef void* start
     cdef Py_ssize_t size
+    cdef Memory owner
 
 
 cdef class Block:
@@ -19,6 +20,6 @@ cdef class Block:
 
 
 cdef tuple asked_columns(columns, wanted)
-cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses) except -1
+cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses, bint large=*) except -1
 cdef void sink_close(Sink* sink) noexcept
 cdef Block sink_take(Sink* sink, list names, list kinds, dict texts)

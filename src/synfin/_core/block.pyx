@@ -8,6 +8,9 @@ from libc.string cimport memset
 
 from synfin._core.sink cimport WIDTH_BIT, WIDTH_BYTES, AddressBook, ColumnBuffer, Sink
 
+cdef extern from "core.h" nogil:
+    void* zeroed_block(size_t size)
+
 import hashlib
 from array import array
 from base64 import b64encode
@@ -22,14 +25,15 @@ ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
 
 @cython.final
 cdef class Memory:
-    """A piece of memory with the buffer protocol; it is freed with its last reader."""
+    """A piece of memory with the buffer protocol, or a part of one, its owner; it is freed with its last reader."""
 
     def __cinit__(self):
         self.start = NULL
         self.size = 0
 
     def __dealloc__(self):
-        free(self.start)
+        if self.owner is None:
+            free(self.start)
 
     def __len__(self):
         return self.size
@@ -38,10 +42,11 @@ cdef class Memory:
         PyBuffer_FillInfo(buffer, self, self.start, self.size, 0, flags)
 
 
-cdef Memory memory_of(void* start, Py_ssize_t size):
+cdef Memory memory_of(void* start, Py_ssize_t size, Memory owner=None):
     cdef Memory memory = Memory()
     memory.start = start
     memory.size = size
+    memory.owner = owner
     return memory
 
 
@@ -89,31 +94,46 @@ cdef void book_close(AddressBook* book) noexcept:
     memset(book, 0, sizeof(AddressBook))
 
 
-cdef int sink_open(Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses) except -1:
-    """Fresh buffers for `capacity` rows. `kinds`: per column of the schema its kind, None where it is not asked for."""
+cdef uint64_t buffer_bytes(int width, uint32_t rows) noexcept:
+    """What a buffer takes in a sink's memory: whole cache lines, as Arrow wants its buffers."""
+    return ((rows + 7) // 8 if width == WIDTH_BIT else <uint64_t>rows * width) + 63 & ~<uint64_t>63
+
+
+cdef int sink_open(
+    Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses, bint large=False
+) except -1:
+    """Fresh buffers for `capacity` rows. `kinds`: per column of the schema its kind, None where it is not asked for.
+
+    `large`: that many rows are to be expected. All columns then lie in pages of 2 MiB, where the system gives them: a
+    row goes to some 250 places, and without such pages each of them is another page.
+    """
     cdef int i
     cdef ColumnBuffer* c
+    cdef uint8_t* at
+    cdef uint64_t size = 0
     sink.rows = 0
     sink.capacity = capacity
     for i in range(len(kinds)):
-        if kinds[i] is None:
-            continue
-        c = &sink.columns[i]
-        c.width = WIDTH_BYTES if names[i] in BYTES else WIDTHS.get(kinds[i], 1)
-        c.values = <uint8_t*>calloc(1, (capacity + 7) // 8 if c.width == WIDTH_BIT else <uint64_t>capacity * c.width)
-        c.valid = <uint8_t*>calloc(1, (capacity + 7) // 8)
-        if c.values == NULL or c.valid == NULL:
-            raise MemoryError("no memory for a block of rows")
+        if kinds[i] is not None:
+            sink.columns[i].width = WIDTH_BYTES if names[i] in BYTES else WIDTHS.get(kinds[i], 1)
+            size += buffer_bytes(sink.columns[i].width, capacity) + buffer_bytes(WIDTH_BIT, capacity)
+    sink.memory = zeroed_block(size) if large else calloc(1, size + 1)
+    if sink.memory == NULL:
+        raise MemoryError("no memory for a block of rows")
+    at = <uint8_t*>sink.memory
+    for i in range(len(kinds)):
+        if kinds[i] is not None:
+            c = &sink.columns[i]
+            c.valid = at
+            c.values = at + buffer_bytes(WIDTH_BIT, capacity)
+            at = c.values + buffer_bytes(c.width, capacity)
     if with_addresses:
         book_open(&sink.addresses, capacity)
     return 0
 
 
 cdef void sink_close(Sink* sink) noexcept:
-    cdef size_t i
-    for i in range(sizeof(sink.columns) // sizeof(sink.columns[0])):
-        free(sink.columns[i].values)
-        free(sink.columns[i].valid)
+    free(sink.memory)
     book_close(&sink.addresses)
     memset(sink, 0, sizeof(Sink))
 
@@ -146,18 +166,14 @@ cdef tuple shift_codes(ColumnBuffer* column, uint32_t rows, list texts):
 
 
 cdef tuple texts_of_bytes(ColumnBuffer* column, uint32_t rows, bint hashed):
-    """Codes instead of the bytes that rows hold, and the dictionary of their texts."""
-    cdef int32_t* codes = <int32_t*>calloc(rows, sizeof(int32_t))
+    """Codes in place of the bytes that rows hold, and the dictionary of their texts."""
+    cdef int32_t* codes = <int32_t*>column.values    # those of a row never reach the bytes of a later one
     cdef const uint8_t* at = column.values
     cdef uint32_t i
     cdef dict known = {}
-    if codes == NULL:
-        raise MemoryError("no memory for a block of rows")
     for i in range(rows):
         codes[i] = known.setdefault(at[1:1 + at[0]], len(known))
         at += WIDTH_BYTES
-    free(column.values)
-    column.values = <uint8_t*>codes
     column.width = sizeof(int32_t)
     if not hashed:
         return text_dictionary([part.decode("ascii") for part in known])
@@ -187,6 +203,8 @@ cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
     block.names = []
     block._buffers = {}
     block._dictionaries = {}
+    memory = memory_of(sink.memory, 0)
+    sink.memory = NULL
     addresses = None
     for i in range(len(names)):
         c = &sink.columns[i]
@@ -204,11 +222,9 @@ cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
                 block._dictionaries[name] = addresses
         block.names.append(name)
         block._buffers[name] = (
-            memory_of(c.valid, bitmap),
-            memory_of(c.values, bitmap if c.width == WIDTH_BIT else <Py_ssize_t>sink.rows * c.width),
+            memory_of(c.valid, bitmap, memory),
+            memory_of(c.values, bitmap if c.width == WIDTH_BIT else <Py_ssize_t>sink.rows * c.width, memory),
         )
-        c.values = NULL
-        c.valid = NULL
     sink_close(sink)
     return block
 

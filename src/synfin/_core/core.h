@@ -48,29 +48,31 @@ static inline void add_square(uint64_t *low, uint64_t *high, uint64_t value) {
     *high = (uint64_t)(sum >> 64);
 }
 
+/* floor(sqrt(x)). A double's root is off by 2^12 at most; a step of Newton's brings that below 1 or 2. */
+static inline uint64_t whole_root(unsigned __int128 x) {
+    double estimate = __builtin_sqrt((double)x);
+    uint64_t root = estimate < 0x1p64 ? (uint64_t)estimate : UINT64_MAX;
+    unsigned __int128 better = root ? (root + x / root) / 2 : 0;
+    root = better < UINT64_MAX ? (uint64_t)better : UINT64_MAX;
+    while ((unsigned __int128)root * root > x)
+        root--;
+    while (root < UINT64_MAX && (unsigned __int128)(root + 1) * (root + 1) <= x)
+        root++;
+    return root;
+}
+
 /* floor(sqrt(count * squares - total^2) / count): the population standard deviation from exact sums, rounded down.
  * Beyond 128 bits (which takes 2^20 samples of tens of minutes each) the last digits are those of a long double. */
 static inline int64_t exact_stddev(uint64_t count, uint64_t total, uint64_t squares_low, uint64_t squares_high) {
     typedef unsigned __int128 u128;
-    u128 s = ((u128)squares_high << 64) | squares_low, x, product, root = 0, bit = (u128)1 << 126;
+    u128 s = ((u128)squares_high << 64) | squares_low, product;
     if (count == 0)
         return 0;
     if (__builtin_mul_overflow(s, (u128)count, &product)) {
         long double mean = (long double)total / count, var = (long double)s / count - mean * mean;
         return var > 0 ? (int64_t)__builtin_sqrtl(var) : 0;
     }
-    x = product - (u128)total * total;
-    while (bit > x)
-        bit >>= 2;
-    while (bit != 0) {
-        if (x >= root + bit) {
-            x -= root + bit;
-            root = (root >> 1) + bit;
-        } else
-            root >>= 1;
-        bit >>= 2;
-    }
-    return (int64_t)(root / count);
+    return (int64_t)(whole_root(product - (u128)total * total) / count);
 }
 
 static inline uint64_t big_endian_64(const uint8_t *p) {

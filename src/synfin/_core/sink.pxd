@@ -13,7 +13,7 @@ cdef enum:
     WIDTH_BYTES = 65         # a length and as many bytes, at most 64: a text that Python makes of them
 
 cdef struct ColumnBuffer:
-    uint8_t* values          # NULL: not asked for
+    uint8_t* values          # NULL: not asked for; in the sink's memory, as is `valid`
     uint8_t* valid           # bitmap, 1 = not null
     int width                # bytes a value; WIDTH_BIT: a bitmap
 
@@ -32,6 +32,7 @@ cdef struct Sink:
     ColumnBuffer columns[MAX_COLUMNS]
     uint32_t rows
     uint32_t capacity
+    void* memory             # of all columns
     AddressBook addresses
 
 cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:

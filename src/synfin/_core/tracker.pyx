@@ -36,7 +36,7 @@ BLOCK_ROWS = 16_384
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
 #: of input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
 INPUT_BYTES = 32 << 20
-ROWS_ON_THEIR_WAY = 2 * 122_880
+ROWS_ON_THEIR_WAY = 2 * 122_880 + 3 * BLOCK_ROWS
 LEAST_BYTES = 16 << 20  # for connections
 PARTS_BYTES = 1 << 20
 
@@ -202,8 +202,8 @@ cdef class Tracker:
                 iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
 
-    cdef int _open_rows(self) except -1:
-        sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True)
+    cdef int _open_rows(self, bint more_follow=False) except -1:
+        sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True, more_follow)
         return 0
 
     cdef int _open_interval_rows(self) except -1:
@@ -416,7 +416,7 @@ cdef class Tracker:
         if table == "flows":
             block = sink_take(sink, self.flow_names, self.flow_kinds,
                               {"first_file": self.files, "interface": self.interfaces})
-            self._open_rows()
+            self._open_rows(more_follow=not force)
         else:
             block = sink_take(sink, self.interval_names, self.interval_kinds, {})
             self._open_interval_rows()
