@@ -11,7 +11,8 @@ import pytest
 from fakes import FakeBlock, every, sample
 
 from synfin.output.arrow import Layout
-from synfin.output.formats import FORMATS, ROW_GROUP_ROWS
+from synfin.output.formats import FORMATS
+from synfin.output.parquet import ROW_GROUP_ROWS, encoding
 from synfin.schema import TABLES, default_names
 
 METADATA = {"complete": "false", "reason": "interrupted"}
@@ -36,12 +37,16 @@ def table(request):
     return request.param
 
 
+@pytest.fixture(params=["native", "lakehouse"])
+def profile(request):
+    return request.param
+
+
 def plain(array):
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     return (array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array).to_pylist()
 
 
-@pytest.mark.parametrize("profile", ["native", "lakehouse"])
 def test_parquet_round_trip(table, profile):
     layout = Layout.choose(table, every(table), profile)
     data = write("parquet", layout, [FakeBlock(table, sample(table, 7)), FakeBlock(table, sample(table, 2))])
@@ -55,7 +60,7 @@ def test_parquet_round_trip(table, profile):
 
 
 def test_parquet_metadata_and_layout():
-    names = ["flow_id", "client_ip", "handshake", "server_port"]
+    names = ["flow_id", "first_seen", "client_ip", "handshake", "server_port"]
     layout = Layout.choose("flows", names)
     columns = {name: values for name, values in sample("flows", 16_384).items() if name in names}
     one = FakeBlock("flows", columns)
@@ -68,10 +73,44 @@ def test_parquet_metadata_and_layout():
     assert [group.num_rows for group in groups] == [7 * 16_384, 3 * 16_384]
     assert max(group.num_rows for group in groups) <= ROW_GROUP_ROWS
     chunks = {groups[0].column(k).path_in_schema: groups[0].column(k) for k in range(len(names))}
-    assert chunks["handshake"].compression == "ZSTD"
-    assert "RLE_DICTIONARY" in chunks["handshake"].encodings
-    assert "RLE_DICTIONARY" not in chunks["flow_id"].encodings
-    assert chunks["flow_id"].has_column_index and chunks["flow_id"].has_offset_index
+    how = {name: (chunk.compression, set(chunk.encodings) - {"RLE"}) for name, chunk in chunks.items()}
+    assert how == {
+        "flow_id": ("UNCOMPRESSED", {"PLAIN"}),
+        "first_seen": ("UNCOMPRESSED", {"DELTA_BINARY_PACKED"}),
+        **dict.fromkeys(["client_ip", "handshake", "server_port"], ("ZSTD", {"PLAIN", "RLE_DICTIONARY"})),
+    }
+    assert [name for name, chunk in chunks.items() if chunk.is_stats_set] == ["first_seen"]
+    assert chunks["first_seen"].has_column_index and chunks["first_seen"].has_offset_index
+
+
+def test_every_column_keeps_to_its_encoding(table, profile):
+    """A writer that is given an encoding for a kind of value that cannot have it, or falls back to another, is found out."""
+    layout = Layout.choose(table, every(table), profile)
+    file = pq.ParquetFile(pa.BufferReader(write("parquet", layout, [FakeBlock(table, sample(table, 7))])))
+    group = file.metadata.row_group(0)
+    for k, (field, column) in enumerate(layout.origins.items()):
+        chunk, wanted = group.column(k), encoding(column)
+        assert chunk.path_in_schema == field
+        assert (wanted.name or "PLAIN") in chunk.encodings, field
+        assert (chunk.compression == "ZSTD") == wanted.zstd, field
+
+
+def test_other_readers_understand_every_encoding(tmp_path, table, profile):
+    duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
+    columns, path = sample(table, 7), tmp_path / "rows.parquet"
+    path.write_bytes(write("parquet", Layout.choose(table, every(table), profile), [FakeBlock(table, columns)]))
+    counts = [column.name for column in TABLES[table] if column.kind not in ("instant", "bool")]
+    listed = ", ".join(counts)
+    expected = list(zip(*(columns[name] for name in counts), strict=True))
+    assert duckdb.sql(f"select {listed} from '{path}'").fetchall() == expected
+    assert polars.read_parquet(path, columns=counts).select(counts).rows() == expected
+    for column in TABLES[table]:
+        if column.kind == "instant":
+            exact = column.name if profile == "native" else f"{column.name}_ns"
+            asked = f"epoch_ns({exact})" if profile == "native" else exact
+            assert [row[0] for row in duckdb.sql(f"select {asked} from '{path}'").fetchall()] == columns[column.name]
+            read = polars.read_parquet(path, columns=[exact])[exact]
+            assert read.cast(polars.Int64).to_list() == columns[column.name]
 
 
 def test_arrow_stream_round_trip(table):
@@ -110,7 +149,6 @@ def expected_text(table, columns, profile="native"):
     return out
 
 
-@pytest.mark.parametrize("profile", ["native", "lakehouse"])
 def test_json_lines(table, profile):
     columns = sample(table, 6)
     data = write("jsonl", Layout.choose(table, every(table), profile), [FakeBlock(table, columns)])

@@ -79,6 +79,16 @@ class Layout:
         return [column.name for column in self.columns]
 
     @cached_property
+    def origins(self) -> dict[str, Column]:
+        """Of every field of `schema` the column that it holds."""
+        fields: dict[str, Column] = {}
+        for column in self.columns:
+            fields[column.name] = column
+            if self.profile == "lakehouse" and column.kind == "instant":
+                fields[f"{column.name}_ns"] = column
+        return fields
+
+    @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema, with a sentence on every field."""
         fields: list[pa.Field] = []

@@ -11,61 +11,9 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from synfin.output.arrow import Layout
-
-#: Most rows in a Parquet row group: small enough for engines to skip and parallelise over (DuckDB's own size).
-ROW_GROUP_ROWS = 122_880
-
-
-class Parquet:
-    """Parquet, zstd, with a page index. Row groups hold whole batches, as many as fit in ROW_GROUP_ROWS."""
-
-    def __init__(self, sink: pa.NativeFile, layout: Layout):
-        self._writer = pq.ParquetWriter(
-            sink,
-            layout.schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=_low_cardinality(layout),
-            write_page_index=True,
-        )
-        self._schema = layout.schema
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        if self._held_rows + batch.num_rows > ROW_GROUP_ROWS:
-            self._flush()
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-
-    def _flush(self) -> None:
-        if self._held_rows:
-            # One dictionary for the group: the writer would give up dictionary encoding where batches differ.
-            table = pa.Table.from_batches(self._held, self._schema).unify_dictionaries()
-            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        self._held, self._held_rows = [], 0
-
-    def close(self, metadata: dict[str, str]) -> None:
-        self._flush()
-        self._writer.add_key_value_metadata(metadata)
-        self._writer.close()
-
-    def discard(self) -> None:
-        self._writer.is_open = False  # else it writes a footer when it is collected, and complains that it cannot
-
-
-def _low_cardinality(layout: Layout) -> list[str]:
-    """Columns with few values per row group: enumerations, text, and the small integers that name or rate things."""
-    high = ("client_port", "client_syn_window", "server_syn_window")
-    return [
-        column.name
-        for column in layout.columns
-        if column.kind in ("text", "int16", "int32") or column.kind.startswith("enum:")
-        if column.name not in high
-    ]
+from synfin.output.parquet import Parquet
 
 
 class ArrowStream:
