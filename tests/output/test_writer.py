@@ -20,7 +20,7 @@ def run(target, rows=3, metadata=None):
     layouts = {table: Layout.choose(table) for table in target.tables}
     output = Output(target, layouts)
     for table in target.tables:
-        output.write(table, layouts[table].batch(FakeBlock(table, sample(table, rows))))
+        output.write(table, FakeBlock(table, sample(table, rows)))
     output.commit(metadata or {})
     return output
 
@@ -77,7 +77,7 @@ def test_file_appears_only_when_complete(tmp_path):
     target = Target.parse(str(path))
     layout = Layout.choose("flows")
     output = Output(target, {"flows": layout})
-    output.write("flows", layout.batch(FakeBlock("flows", sample("flows"))))
+    output.write("flows", FakeBlock("flows", sample("flows")))
     assert path.read_text() == "old"
     aside = [name for name in tree(tmp_path) if name != "x.parquet"]
     assert len(aside) == 1 and aside[0].startswith(".")
@@ -176,7 +176,7 @@ def test_full_disk_leaves_no_half_file(small_disk, ending):
     with pytest.raises(ExportError, match="no space left on device"):
         for _ in range(150):
             columns = {"client_ip": [os.urandom(40).hex() for _ in range(1000)]}
-            output.write("flows", layout.batch(FakeBlock("flows", columns)))
+            output.write("flows", FakeBlock("flows", columns))
         output.commit({})
     output.abort()
     assert tree(small_disk) == [path.name] and path.read_text() == "old"

@@ -160,7 +160,7 @@ class Job:
                 if head:
                     first.add(head.batch(block))
             if output and table in self.layouts:
-                output.write(table, self.layouts[table].batch(block))
+                output.write(table, block)
 
     def _report(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         from synfin.output.render import first_rows, summary_text

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import ConfigError, ExportError
+from synfin.output.encoder import Encoder
 from synfin.schema import TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from synfin._core.block import Block
     from synfin.output.arrow import Layout
 
 #: File ending -> format. An Arrow file is the IPC stream format, also under `.arrow`.
@@ -74,7 +76,9 @@ class Target:
 class Output:
     """The files of one run, opened before anything is read, so that what cannot be written fails at once.
 
-    Rows go to hidden files beside the final ones. `commit` completes and renames them; `abort` removes them.
+    Rows go to hidden files beside the final ones, encoded in a thread (`Encoder`). `commit` completes and renames them;
+    `abort` removes them. A device, a pipe and standard output are written by the calling thread: they may block for ever,
+    and a signal must be able to end that.
 
     Raises
     ------
@@ -86,6 +90,8 @@ class Output:
         from synfin.output.formats import FORMATS
 
         self.target = target
+        self._layouts = layouts
+        self._encoder: Encoder | None = None
         self._old: list[Path] = []
         self._made: list[Path] = []
         self._sinks: dict[str, Any] = {}
@@ -94,6 +100,8 @@ class Output:
             for table, path in self._places().items():
                 self._sinks[table] = sink = StandardOutput() if path is None else AsideFile(path)
                 self._writers[table] = guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
+            if not any(sink.may_block for sink in self._sinks.values()):
+                self._encoder = Encoder(self._encode)
         except BaseException:
             self.abort()
             raise
@@ -103,12 +111,22 @@ class Output:
         """The names under which the rows appear."""
         return [sink.name for sink in self._sinks.values()]
 
-    def write(self, table: str, batch: pa.RecordBatch) -> None:
-        """Add rows to a table. Raises ExportError; BrokenPipeError when the reader of standard output is gone."""
-        guarded(self._sinks[table].name, self._writers[table].write, batch)
+    def write(self, table: str, block: Block) -> None:
+        """Add rows to a table. What fails is told at once or by a later call: ExportError; BrokenPipeError when the reader
+        of standard output is gone.
+        """
+        if self._encoder:
+            self._encoder.put(table, block)
+        else:
+            self._encode(table, block)
+
+    def _encode(self, table: str, block: Block) -> None:
+        guarded(self._sinks[table].name, self._writers[table].write, self._layouts[table].batch(block))
 
     def commit(self, metadata: dict[str, str]) -> None:
         """Complete all files, give them their names, and remove what `overwrite` replaces."""
+        if self._encoder:
+            self._encoder.finish()
         for table, writer in self._writers.items():
             guarded(self._sinks[table].name, writer.close, metadata)
         for sink in self._sinks.values():
@@ -122,6 +140,8 @@ class Output:
 
     def abort(self) -> None:
         """Leave everything as it was before the run."""
+        if self._encoder:
+            self._encoder.close()
         for writer in self._writers.values():
             writer.discard()
         for sink in self._sinks.values():
@@ -165,8 +185,8 @@ class AsideFile:
     def __init__(self, path: Path):
         self.name = str(path)
         self._path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
-        straight = self._path.exists() and not self._path.is_file()
-        self._aside = None if straight else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self.may_block = self._path.exists() and not self._path.is_file()
+        self._aside = None if self.may_block else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         self.file = guarded(self.name, self._open)
 
     def _open(self) -> pa.NativeFile:
@@ -202,6 +222,7 @@ class StandardOutput:
     """Standard output as a pyarrow file that may be a pipe."""
 
     name = "standard output"
+    may_block = True
 
     def __init__(self) -> None:
         import pyarrow as pa
@@ -266,5 +287,3 @@ def _export_error(name: str, error: OSError) -> ExportError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = {2: "; create the folder first", 13: "; choose another place", 28: "; make room or choose another place"}
     return ExportError(f"cannot write {name}: {reason.lower()}{advice.get(error.errno or 0, '')}")
-
-
