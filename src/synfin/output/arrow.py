@@ -134,7 +134,9 @@ def _array(block: Block, column: Column) -> pa.Array:
     if not pa.types.is_dictionary(kind):
         return pa.Array.from_buffers(kind, block.rows, buffers)
     codes = pa.Array.from_buffers(kind.index_type, block.rows, buffers)
-    if column.kind == "text":
+    if codes.null_count == len(codes):
+        words = pa.array([""])  # addresses share their dictionary, and that of the others need not be carried along
+    elif column.kind == "text":
         length, offsets, data = block.dictionary(column.name)
         words = pa.Array.from_buffers(pa.string(), length, [None, _buffer(offsets), _buffer(data)])
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,21 +66,25 @@ def has_statistics(column: Column) -> bool:
     return column.kind == "instant" or column.name in ("first_file", "first_packet")
 
 
+def writer_options(chosen: dict[str, Encoding], statistics: list[str]) -> dict[str, Any]:
+    """What pyarrow's ParquetWriter is told: the encoding of each field, and the fields that have statistics."""
+    return {
+        "compression": {field: "zstd" if how.zstd else "none" for field, how in chosen.items()},
+        "compression_level": {field: _ZSTD_LEVEL for field, how in chosen.items() if how.zstd},
+        "use_dictionary": [field for field, how in chosen.items() if how.name == DICTIONARY.name],
+        "column_encoding": {field: how.name for field, how in chosen.items() if how.name == DELTA.name},
+        "write_statistics": statistics,
+        "write_page_index": True,
+    }
+
+
 class Parquet:
     """Parquet, with a page index. Row groups hold whole batches, as many as fit in ROW_GROUP_ROWS."""
 
     def __init__(self, sink: pa.NativeFile, layout: Layout):
         chosen = {field: encoding(column) for field, column in layout.origins.items()}
-        self._writer = pq.ParquetWriter(
-            sink,
-            layout.schema,
-            compression={field: "zstd" if how.zstd else "none" for field, how in chosen.items()},
-            compression_level={field: _ZSTD_LEVEL for field, how in chosen.items() if how.zstd},
-            use_dictionary=[field for field, how in chosen.items() if how is DICTIONARY],
-            column_encoding={field: how.name for field, how in chosen.items() if how is DELTA},
-            write_statistics=[field for field, column in layout.origins.items() if has_statistics(column)],
-            write_page_index=True,
-        )
+        statistics = [field for field, column in layout.origins.items() if has_statistics(column)]
+        self._writer = pq.ParquetWriter(sink, layout.schema, **writer_options(chosen, statistics))
         self._schema = layout.schema
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
