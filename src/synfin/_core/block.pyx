@@ -24,6 +24,41 @@ ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
 
 
 @cython.final
+@cython.no_gc
+cdef class Pool:
+    """Memory of large blocks that were read, for the next ones: a run's blocks are of one size, and the system clears what
+    it gives anew, which takes longer than to fill it. Used with the GIL only.
+    """
+
+    cdef void* take(self, size_t size) noexcept:
+        """`size` bytes, the same in each call, all zero; NULL without memory."""
+        if self.count == 0:
+            return zeroed_block(size)
+        self.count -= 1
+        memset(self.spare[self.count], 0, size)
+        return self.spare[self.count]
+
+    cdef void give(self, void* start) noexcept:
+        """Take back what `take` gave."""
+        if self.closed or self.count == MOST_SPARE:
+            free(start)
+        else:
+            self.spare[self.count] = start
+            self.count += 1
+
+    cdef void close(self) noexcept:
+        """Keep nothing from now on."""
+        self.closed = True
+        while self.count:
+            self.count -= 1
+            free(self.spare[self.count])
+
+    def __dealloc__(self):
+        self.close()
+
+
+@cython.final
+@cython.no_gc
 cdef class Memory:
     """A piece of memory with the buffer protocol, or a part of one, its owner; it is freed with its last reader."""
 
@@ -32,7 +67,11 @@ cdef class Memory:
         self.size = 0
 
     def __dealloc__(self):
-        if self.owner is None:
+        if self.owner is not None:
+            return
+        if self.pool is not None:
+            self.pool.give(self.start)
+        else:
             free(self.start)
 
     def __len__(self):
@@ -100,11 +139,11 @@ cdef uint64_t buffer_bytes(int width, uint32_t rows) noexcept:
 
 
 cdef int sink_open(
-    Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses, bint large=False
+    Sink* sink, list names, list kinds, uint32_t capacity, bint with_addresses, Pool pool=None
 ) except -1:
     """Fresh buffers for `capacity` rows. `kinds`: per column of the schema its kind, None where it is not asked for.
 
-    `large`: that many rows are to be expected. All columns then lie in pages of 2 MiB, where the system gives them: a
+    `pool`: given where the rows will be so many. All columns then lie in pages of 2 MiB, where the system gives them: a
     row goes to some 250 places, and without such pages each of them is another page.
     """
     cdef int i
@@ -117,7 +156,8 @@ cdef int sink_open(
         if kinds[i] is not None:
             sink.columns[i].width = WIDTH_BYTES if names[i] in BYTES else WIDTHS.get(kinds[i], 1)
             size += buffer_bytes(sink.columns[i].width, capacity) + buffer_bytes(WIDTH_BIT, capacity)
-    sink.memory = zeroed_block(size) if large else calloc(1, size + 1)
+    sink.pooled = pool is not None
+    sink.memory = pool.take(size) if sink.pooled else calloc(1, size + 1)
     if sink.memory == NULL:
         raise MemoryError("no memory for a block of rows")
     at = <uint8_t*>sink.memory
@@ -193,8 +233,10 @@ cdef tuple asked_columns(columns, wanted):
     return names, [column.kind if column.name in wanted else None for column in columns]
 
 
-cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
-    """The sink's rows as a block; the sink has no buffers afterwards. `texts`: column -> run-wide list of its texts."""
+cdef Block sink_take(Sink* sink, list names, list kinds, dict texts, Pool pool=None):
+    """The sink's rows as a block; the sink has no buffers afterwards. `texts`: column -> run-wide list of its texts.
+    `pool`: where a sink opened with one gets its memory back.
+    """
     cdef Block block = Block()
     cdef ColumnBuffer* c
     cdef Py_ssize_t bitmap = (sink.rows + 7) // 8
@@ -203,8 +245,10 @@ cdef Block sink_take(Sink* sink, list names, list kinds, dict texts):
     block.names = []
     block._buffers = {}
     block._dictionaries = {}
-    memory = memory_of(sink.memory, 0)
+    cdef Memory memory = memory_of(sink.memory, 0)
     sink.memory = NULL
+    if sink.pooled:
+        memory.pool = pool
     addresses = None
     for i in range(len(names)):
         c = &sink.columns[i]

@@ -33,6 +33,7 @@ cdef struct Sink:
     uint32_t rows
     uint32_t capacity
     void* memory             # of all columns
+    bint pooled              # it came from a Pool (block.pyx)
     AddressBook addresses
 
 cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 from synfin._core.account cimport new_histogram, peaks_of, quantiles_of, skips_of
 from synfin._core.arena cimport arena_bytes, arena_free
 from synfin._core.batch cimport PacketBatch
-from synfin._core.block cimport INTERVAL_BLOCK_ROWS, asked_columns, sink_close, sink_open, sink_take
+from synfin._core.block cimport INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
@@ -63,6 +63,7 @@ cdef class Tracker:
     cdef Stages* stages
     cdef list flow_names, flow_kinds, interval_names, interval_kinds
     cdef list files, interfaces
+    cdef Pool pool           # of blocks of flows
     cdef uint32_t finishing  # the next record to end, 0 before the last sweep
     cdef bint finished
     cdef bint busy
@@ -83,6 +84,7 @@ cdef class Tracker:
         init_arenas(self.core)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
+        self.pool = Pool()
         self._open_rows()
         self._open_interval_rows()
         self.filter = filter
@@ -202,8 +204,8 @@ cdef class Tracker:
                 iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
 
-    cdef int _open_rows(self, bint more_follow=False) except -1:
-        sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True, more_follow)
+    cdef int _open_rows(self, Pool pool=None) except -1:
+        sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True, pool)
         return 0
 
     cdef int _open_interval_rows(self) except -1:
@@ -411,12 +413,14 @@ cdef class Tracker:
         Without `force`, only a full block is given.
         """
         cdef Sink* sink = &self.core.rows if table == "flows" else &self.core.interval_rows
+        if force:
+            self.pool.close()
         if sink.rows == 0 or not (force or rows_full(sink)):
             return None
         if table == "flows":
             block = sink_take(sink, self.flow_names, self.flow_kinds,
-                              {"first_file": self.files, "interface": self.interfaces})
-            self._open_rows(more_follow=not force)
+                              {"first_file": self.files, "interface": self.interfaces}, self.pool)
+            self._open_rows(None if force else self.pool)
         else:
             block = sink_take(sink, self.interval_names, self.interval_kinds, {})
             self._open_interval_rows()
