@@ -26,8 +26,8 @@ ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
 @cython.final
 @cython.no_gc
 cdef class Pool:
-    """Memory of large blocks that were read, for the next ones: a run's blocks are of one size, and the system clears what
-    it gives anew, which takes longer than to fill it. Used with the GIL only.
+    """Memory of large blocks that were read, for the next ones: all are of one size, and the system clears what it gives
+    anew, which takes longer than to fill it. Used with the GIL only.
     """
 
     cdef void* take(self, size_t size) noexcept:
@@ -60,7 +60,7 @@ cdef class Pool:
 @cython.final
 @cython.no_gc
 cdef class Memory:
-    """A piece of memory with the buffer protocol, or a part of one, its owner; it is freed with its last reader."""
+    """A piece of memory with the buffer protocol, or a part of its owner; it is freed with its last reader."""
 
     def __cinit__(self):
         self.start = NULL

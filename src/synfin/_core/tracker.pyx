@@ -34,7 +34,8 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 BLOCK_ROWS = 16_384
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
-#: of input and for libraries that are loaded later, and rows on their way out, of which an encoder holds two groups.
+#: of input and for libraries that are loaded later, and rows on their way out: a row group, four blocks beside it,
+#: and what they are encoded to.
 INPUT_BYTES = 32 << 20
 ROWS_ON_THEIR_WAY = 2 * 122_880 + 3 * BLOCK_ROWS
 LEAST_BYTES = 16 << 20  # for connections
