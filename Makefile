@@ -28,7 +28,7 @@ build: $(VENV)/.built
 test: $(VENV)/.tested
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.tested lint
+test-all: $(VENV)/.tested $(VENV)/.stores lint
 	$(PYTEST)
 	$(PY) tools/render_docs.py --check
 
@@ -113,6 +113,11 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 
 $(VENV)/.tested: $(VENV)/.built
 	$(PY) -m pip install -q --group test
+	@touch $@
+
+# A local S3 server: as large as half of what the other tests need, so `make test` does without.
+$(VENV)/.stores: $(VENV)/.tested
+	$(PY) -m pip install -q --group stores
 	@touch $@
 
 $(VENV)/.linted: $(VENV)/.made pyproject.toml

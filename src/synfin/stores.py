@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+FILE, FOLDER = "file", "folder"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SHOWN_OPTIONS = ("endpoint_override", "region", "scheme")  # they say which store it is, and are no secrets
 _AZURE = ("abfs", "abfss")  # what stands before the @ names a container there
@@ -19,10 +20,13 @@ _WITH_PORTS = ("hdfs", "viewfs")  # elsewhere a colon in the first part begins a
 #: pyarrow would ask a store of Google that does not answer for a quarter of an hour, and not heed Ctrl-C meanwhile.
 _PATIENCE = "retry_limit_seconds=30"
 
+_UNREACHABLE = (
+    "the store cannot be reached ({found}); check the network, and the region and endpoint that the URL names"
+)
 #: What an error's text holds -> what it means and what to do. The first that fits; {found} is what fitted.
 _MEANINGS = (
-    (r"Could not resolve host: [\w.-]+|Failed to connect to [\w.:-]+|Could not (?:resolve hostname|connect to server)|NETWORK_CONNECTION|CURL error \[\d+\]",
-     "the store cannot be reached ({found}); check the network, and the region and endpoint that the URL names"),
+    (r"Could not resolve host: [\w.-]+|Failed to connect to [\w.:-]+", _UNREACHABLE),
+    (r"Could not (?:resolve hostname|connect to server)|NETWORK_CONNECTION|CURL error \[\d+\]", _UNREACHABLE),
     (r"NO_SUCH_BUCKET|Bucket '[^']*' not found|bucket does not exist",
      "there is no such bucket; check its name and region"),
     (r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|EXPIRED_TOKEN|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|OAuth2|AuthenticationException|Failed to get token",
@@ -131,14 +135,27 @@ def _refusal(name: str, text: str) -> str:
     return "pyarrow does not take the URL; see pyarrow.fs.FileSystem.from_uri"
 
 
-def asked(call: Callable[..., Any], *arguments: Any) -> Any:
+def asked(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a call of pyarrow's filesystems returns. Raises StoreError where it fails."""
     import pyarrow as pa
 
     try:
-        return call(*arguments)
+        return call(*arguments, **options)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(words(error), getattr(error, "errno", None)) from error
+
+
+def kind_of(url: Url) -> str | None:
+    """FILE, FOLDER (also where keys of a store of objects begin like one), or None for neither. Raises StoreError."""
+    return {"File": FILE, "Directory": FOLDER}.get(asked(url.store.get_file_info, url.path).type.name)
+
+
+def files_below(url: Url) -> list[Url]:
+    """The files in a folder and in those within. Raises StoreError."""
+    from pyarrow.fs import FileSelector
+
+    infos = asked(url.store.get_file_info, FileSelector(url.path, recursive=True))
+    return [url.below(info.path) for info in infos if info.type.name == "File"]
 
 
 def words(error: BaseException) -> str:

@@ -12,11 +12,10 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from synfin.stores import StoreError, Url, asked
+from synfin.stores import FOLDER, StoreError, Url, asked, kind_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.fs import FileInfo
 
 _WITHOUT_FOLDERS = ("s3", "gcs", "abfs")  # keys that begin alike look like a folder; none need be made
 
@@ -44,16 +43,13 @@ class StoredPath:
     def __truediv__(self, name: str) -> StoredPath:
         return StoredPath(self.url.below(f"{self.url.path}/{name}"))
 
-    def _info(self) -> FileInfo:
-        return asked(self.url.store.get_file_info, self.url.path)
-
     def exists(self) -> bool:
         """True for a file and a folder."""
-        return self._info().type.name != "NotFound"
+        return kind_of(self.url) is not None
 
     def is_dir(self) -> bool:
         """True for a folder, or where keys begin like one."""
-        return self._info().type.name == "Directory"
+        return kind_of(self.url) == FOLDER
 
     def iterdir(self) -> list[StoredPath]:
         """What lies in the folder; nothing where there is none."""
@@ -70,7 +66,7 @@ class StoredPath:
     def mkdir(self) -> None:
         """Make the folder where the store has folders."""
         if self.has_folders:
-            asked(self.url.store.create_dir, self.url.path, False)
+            asked(self.url.store.create_dir, self.url.path, recursive=False)
 
     def rmdir(self) -> None:
         """Remove the folder if it is empty."""
@@ -96,7 +92,7 @@ class StoredAside:
         hidden = path.url.beside(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         self._aside: StoredPath | None = StoredPath(hidden)
         self._new_folders = [] if path.has_folders else _not_there(path.url)
-        self.file: pa.NativeFile = asked(hidden.store.open_output_stream, hidden.path)
+        self.file: pa.NativeFile = asked(hidden.store.open_output_stream, hidden.path, compression=None)
 
     def finish(self) -> None:
         """Everything in the store, still under the hidden name."""
@@ -129,7 +125,8 @@ def _not_there(url: Url) -> list[Url]:
     # The folders above, below the bucket, that begin no key yet; the deepest first.
     found: list[Url] = []
     for place in PurePosixPath(url.path).parents:
-        if len(place.parts) < 2 or asked(url.store.get_file_info, str(place)).type.name != "NotFound":
+        folder = Url.of(str(place), url.store, str(place))
+        if len(place.parts) < 2 or kind_of(folder) is not None:
             break
-        found.append(Url.of(str(place), url.store, str(place)))
+        found.append(folder)
     return found

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from synfin.errors import CaptureOpenError
 from synfin.sources.streams import STDIN
-from synfin.stores import StoreError, Url, asked, located, shown
+from synfin.stores import FILE, StoreError, Url, files_below, kind_of, located, shown
 
 
 def path_order(path: str) -> tuple:
@@ -41,21 +41,18 @@ def _no_pipe(path: str) -> bool:
 
 def _stored(url: Url) -> list[str]:
     # A folder of a store is searched through as a local one is. Stores of objects have none, but keys that begin alike.
-    from pyarrow.fs import FileSelector, FileType
-
     try:
-        info = asked(url.store.get_file_info, url.path)
-        if info.type == FileType.File:
+        kind = kind_of(url)
+        if kind == FILE:
             return [url]
-        if info.type == FileType.NotFound:
+        if kind is None:
             bucket = url.path.partition("/")[0]
-            gone = bucket and asked(url.store.get_file_info, bucket).type == FileType.NotFound
+            gone = "/" in url.path and kind_of(Url.of(bucket, url.store, bucket)) is None
             what = f"there is no bucket or folder {bucket}" if gone else "no such file or folder"
             raise CaptureOpenError(f"{url}: {what}", url)
-        infos = asked(url.store.get_file_info, FileSelector(url.path, recursive=True))
+        found = files_below(url)
     except StoreError as error:
         raise CaptureOpenError(f"{url}: cannot be looked up: {error}", url) from error
-    found = [url.below(info.path) for info in infos if info.type == FileType.File]
     found = [name for name in found if not any(part.startswith(".") for part in name.path[len(url.path) :].split("/"))]
     if not found:
         raise CaptureOpenError(f"{url}: the folder holds no files", url)
