@@ -8,8 +8,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-CHECKS = os.environ.get("SYNFIN_DEBUG") == "1"  # `make test-debug`: every check that Cython and the compiler have
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if CHECKS else []
+CHECKS = os.environ.get("SYNFIN_DEBUG") == "1"  # `make test-debug`: Cython's checks
+SANITIZED = os.environ.get("SYNFIN_ASAN") == "1"  # `make test-asan`: gcc's
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if SANITIZED else []
 
 # The limited API of the oldest supported Python: one wheel serves all later ones.
 LIMITED_API = [("Py_LIMITED_API", "0x030b0000"), ("CYTHON_LIMITED_API", "1")]
@@ -34,13 +35,14 @@ def declare() -> None:
 
 def extensions() -> list[Extension]:
     os.chdir(ROOT)
+    compiler = [*COMPILER, *(["-g1", "-fno-omit-frame-pointer"] if SANITIZED else []), *SANITIZERS]
     return [
         Extension(
             ".".join(path.with_suffix("").parts[1:]),
             [str(path)],
             include_dirs=["src/synfin/_core"],
             define_macros=LIMITED_API,
-            extra_compile_args=[*COMPILER, *SANITIZERS],
+            extra_compile_args=compiler,
             extra_link_args=SANITIZERS,
             py_limited_api=True,
         )

@@ -52,7 +52,8 @@ def scan(
 
     Parameters
     ----------
-    paths : one capture, glob or folder, or several; ``"-"`` is standard input. Together they are one stream.
+    paths : one capture, glob or folder, or several, also URLs such as ``"s3://bucket/day/"``; ``"-"`` is standard input.
+        Together they are one stream.
     table : ``"flows"`` (one row per connection) or ``"intervals"`` (one row per interval of capture time).
     profile : ``"native"``: instants are timestamp[ns, UTC], enumerations and addresses dictionary-encoded.
         ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column

@@ -19,7 +19,7 @@ HEAVY = {
     "pyarrow", "numpy", "rich", "asyncio", "logging", "concurrent.futures", "subprocess", "tempfile", "pathlib",
     "importlib.resources", "importlib.metadata", "ctypes", "ipaddress", "isal", "zstandard", "lz4", "dpkt",
     "synfin.api", "synfin.explain", "synfin.verify", "synfin.reference", "synfin.output.arrow", "synfin.output.writer",
-    "synfin.sources.filter", "synfin.sources.survey", "synfin.sources.live", "synfin.sources.window",
+    "synfin.sources.filter", "synfin.sources.survey", "synfin.sources.stored", "synfin.sources.live", "synfin.sources.window",
 }  # fmt: skip
 COMPRESSION = {"bz2", "lzma"}  # click itself loads them, with shutil, to write a page of help
 #: What a run needs and the list of commands does not.

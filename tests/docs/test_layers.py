@@ -17,15 +17,16 @@ MAY_USE = {
     "states": {"schema"},
     "settings": {"errors"},
     "_core": FACTS | {"_core"},
-    "sources": {"errors", "sources", "_core.types", "_core.bytes", "_core.batch"},
+    "stores": set(),
+    "sources": {"errors", "stores", "sources", "_core.types", "_core.bytes", "_core.batch"},
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report", "workers"},
     "workers": FACTS | {"_core.tracker", "_core.batch", "_core.block", "_core.route", "_core.merging"},
-    "output": FACTS | {"output", "run", "_core.block"},
+    "output": FACTS | {"stores", "output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
     "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
-    | {"cli", "api", "run", "output", "explain", "verify"}
+    | {"cli", "api", "run", "stores", "output", "explain", "verify"}
     | {"sources.captures", "sources.live", "sources.filter", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
@@ -133,7 +134,7 @@ def test_pyarrow_is_known_to_outputs_and_faces_only():
     users = {
         module_of(path).split(".")[0] for path in SOURCES if any(n.split(".")[0] == "pyarrow" for n in used_by(path))
     }
-    assert users <= {"output", "explain", "api", "cli"}
+    assert users <= {"output", "explain", "api", "cli", "stores"}
 
 
 def test_the_order_in_the_document_is_this_one():

@@ -18,6 +18,7 @@ from synfin.errors import ConfigError, SynfinError
 from synfin.output.render import number
 from synfin.run import Run
 from synfin.settings import Selection
+from synfin.stores import is_url, shown
 
 if TYPE_CHECKING:
     from synfin.sources.captures import CaptureInput
@@ -44,6 +45,8 @@ def extract(captures: tuple[str, ...], **options: Any) -> int:
     """
     given = Input.of(captures, options)
     selection = selection_from(options) or Selection()  # which says what is missing
+    if is_url(options["out"]):
+        raise ConfigError(f"extract writes no URLs such as {shown(options['out'])}; name a file, and copy it there")
     path = None if options["out"] == "-" else Path(options["out"])
     _check(captures, path)
     return _Extraction(given, selection).write(path)

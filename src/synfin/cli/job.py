@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from synfin.settings import Settings
 
 _OPTIONS = (
-    click.option("-o", "--output", "out", metavar="OUT", help="Where rows go: a file (the ending names the format), a folder (both tables), or - for standard output. Without it: the summary alone."),
+    click.option("-o", "--output", "out", metavar="OUT", help="Where rows go: a file (the ending names the format), a folder (both tables), the URL of either (s3://...), or - for standard output. Without it: the summary alone."),
     click.option("--format", type=click.Choice(FORMAT_NAMES), help="Format of the rows.  [default: by ending; parquet in a folder; arrow to -]"),
     click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; both in a folder]"),
     click.option("--append", is_flag=True, help="Add part files to a folder that holds rows of earlier runs."),

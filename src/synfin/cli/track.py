@@ -12,6 +12,7 @@ from synfin.cli.job import Job, destination, job_options
 from synfin.cli.options import narrowing_from, narrowing_options, settings_from, settings_options
 from synfin.errors import ConfigError
 from synfin.run import MOST_WORKERS, choose_workers
+from synfin.stores import is_url, shown
 
 
 @click.command(short_help="Track captures: rows and a summary.")
@@ -24,8 +25,8 @@ from synfin.run import MOST_WORKERS, choose_workers
 def track(captures: tuple[str, ...], **options: Any) -> int:
     """Track the TCP connections of captures (pcap, pcapng; plain, gzip, zstd, lz4, xz, bzip2).
 
-    CAPTURE is a file, a glob, a folder, or - for standard input. All of them are one stream, merged by time. The
-    summary goes to standard output, or to standard error when the rows go to standard output.
+    CAPTURE is a file, a glob, a folder, - for standard input, or the URL of a file or folder (s3://, gs://, file://; what
+    pyarrow opens). All of them are one stream, merged by time. The summary goes to standard output, or to standard error when the rows go to standard output.
 
     Durations are times of the capture's own clock, written like 75s, 2h4m or 500ms.
     """
@@ -44,5 +45,7 @@ def _check_input(captures: tuple[str, ...], out: str | None) -> None:
     if "-" in captures and sys.stdin.isatty():
         raise ConfigError("standard input is a terminal; pipe or redirect a capture into it")
     for capture in captures:
+        if out and is_url(out) and shown(out) == shown(capture):
+            raise ConfigError(f"{shown(out)} is both input and output; write the rows to another place")
         if out and os.path.isfile(out) and os.path.isfile(capture) and os.path.samefile(out, capture):
             raise ConfigError(f"{out} is both input and output; write the rows to another file")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from synfin import __version__
 from synfin.run import Run, accounting
 from synfin.schema import ENUMS
+from synfin.stores import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,7 +161,7 @@ def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
 
     outcome = run.outcome
     metadata = {
-        "command": shlex.join(command),
+        "command": shlex.join(map(shown, command)),
         "inputs": json.dumps([str(name) for name in run.source.files or run.source.interfaces]),
         "accounting": json.dumps(accounting(run.tracker.stats())),
         "complete": "true" if outcome.complete else "false",

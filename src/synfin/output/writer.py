@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from synfin.errors import ConfigError, ExportError
 from synfin.output.encoder import Encoder
+from synfin.output.stored import StoredAside, StoredPath
 from synfin.schema import TABLES
+from synfin.stores import StoreError, Url, located, shown, words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,7 @@ class Target:
     standard output.
     """
 
-    path: Path | None
+    path: Path | StoredPath | None
     folder: bool
     format: str
     tables: tuple[str, ...]
@@ -50,12 +52,15 @@ class Target:
         append: bool = False,
         overwrite: bool = False,
     ) -> Target:
-        """The target that ``-o OUT`` and its companions mean. Raises ConfigError."""
+        """The target that ``-o OUT`` and its companions mean.
+
+        Raises ConfigError, and ExportError for a store that does not answer.
+        """
         if append and overwrite:
             raise ConfigError("--append and --overwrite exclude each other")
-        path = None if out == "-" else Path(out)
+        path, out = _path(out)
         ending = path.suffix.lower() if path and not out.endswith("/") else ""
-        folder = path is not None and (path.is_dir() or (not path.exists() and not ending))
+        folder = path is not None and guarded(out, lambda: path.is_dir() or (not path.exists() and not ending))
         if append and not folder:
             raise ConfigError("--append adds part files to a folder; a file is always replaced")
         if path is None:
@@ -71,6 +76,17 @@ class Target:
             chosen = format or ("parquet" if folder else ENDINGS[ending])
         tables = (table,) if table else tuple(TABLES) if folder else ("flows",)
         return cls(path, folder, chosen, tables, append, overwrite)
+
+
+def _path(out: str) -> tuple[Path | StoredPath | None, str]:
+    # Where OUT is, and how to call it.
+    if out == "-":
+        return None, out
+    try:
+        place = located(out)
+    except StoreError as error:
+        raise ConfigError(f"cannot write {shown(out)}: {error}") from error
+    return (StoredPath(place) if isinstance(place, Url) else Path(place)), place
 
 
 class Output:
@@ -98,7 +114,7 @@ class Output:
         self._writers: dict[str, Any] = {}
         try:
             for table, path in self._places().items():
-                self._sinks[table] = sink = StandardOutput() if path is None else AsideFile(path)
+                self._sinks[table] = sink = _sink(path)
                 self._writers[table] = guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
             if not any(sink.may_block for sink in self._sinks.values()):
                 self._encoder = Encoder(self._encode)
@@ -150,7 +166,7 @@ class Output:
             with suppress(OSError):
                 folder.rmdir()
 
-    def _places(self) -> dict[str, Path | None]:
+    def _places(self) -> dict[str, Path | StoredPath | None]:
         target = self.target
         if not target.folder:
             return dict.fromkeys(target.tables, target.path)
@@ -169,9 +185,15 @@ class Output:
         return {table: target.path / table / f"part-{number:05d}.{target.format}" for table in target.tables}
 
 
-def _parts(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+def _sink(path: Path | StoredPath | None) -> StandardOutput | AsideFile | StoredAside:
+    if path is None:
+        return StandardOutput()
+    return guarded(str(path), StoredAside, path) if isinstance(path, StoredPath) else AsideFile(path)
+
+
+def _parts(folder: Path | StoredPath) -> list[tuple[Path, re.Match[str]]]:
     try:
-        paths = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir(), key=str)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -284,6 +306,6 @@ def guarded(name: str, call: Any, *arguments: Any) -> Any:
 
 
 def _export_error(name: str, error: OSError) -> ExportError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = os.strerror(error.errno).lower() if error.errno else words(error)
     advice = {2: "; create the folder first", 13: "; choose another place", 28: "; make room or choose another place"}
-    return ExportError(f"cannot write {name}: {reason.lower()}{advice.get(error.errno or 0, '')}")
+    return ExportError(f"cannot write {name}: {reason}{advice.get(error.errno or 0, '')}")

@@ -12,7 +12,7 @@ from synfin.sources import merge
 from synfin.sources.ahead import AHEAD_BYTES, Room, read_ahead, usable_cores
 from synfin.sources.looks import ACCEPTED
 from synfin.sources.parts import MAX_PART_BYTES
-from synfin.sources.paths import expand
+from synfin.sources.paths import expand, named
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, ClockIncident, FileReport, InputReport
 from synfin.sources.streams import CHUNK_BYTES, STDIN, RawFile
@@ -31,7 +31,7 @@ class CaptureInput:
 
     Parameters
     ----------
-    paths : files, globs, folders; ``-`` is standard input.
+    paths : files, globs, folders, URLs of either; ``-`` is standard input.
     strict : a truncated capture counts as a failure (see InputReport.failed).
     chunk_bytes : the most bytes that are read at a time.
     window : packets outside it are counted and left out, and do not move the clock.
@@ -87,7 +87,7 @@ class CaptureInput:
         self._untold_drops: int | None = None  # of files without packets, which have no time: told with another file's
         self._closed = False
         self._waiting: list[tuple[int, int, Reader | None]] = []  # latest first: (first clock, file_id, reader if open)
-        paths = [os.fspath(path) for path in paths]
+        paths = [named(path) for path in paths]
         found = expand(paths)
         try:
             if len(found) == 1 and paths == found:
@@ -99,9 +99,9 @@ class CaptureInput:
             raise
 
     def _reader(self, path: str, file_id: int, *, waits: bool = False, workers: int = 1) -> Reader:
-        raw = RawFile(path)
         # Many files at a time share the memory that one has.
         size = min(self._chunk_bytes, max(self._chunk_bytes // (len(self._open) + 1), _LEAST_CHUNK_BYTES))
+        raw = RawFile(path, size)
         return Reader(raw, read_ahead(raw, size, room=self._room, waits=waits, workers=workers), file_id)
 
     def _open_only(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""From what a user names (files, globs, folders, ``-``) to the list of files, in path order."""
+"""From what a user names (files, globs, folders, URLs, ``-``) to the list of files, in path order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from synfin.errors import CaptureOpenError
 from synfin.sources.streams import STDIN
+from synfin.stores import FILE, StoreError, Url, files_below, kind_of, located, shown
 
 
 def path_order(path: str) -> tuple:
@@ -38,7 +39,41 @@ def _no_pipe(path: str) -> bool:
     return os.path.isfile(path) or not os.path.exists(path)
 
 
+def _stored(url: Url) -> list[str]:
+    # A folder of a store is searched through as a local one is. Stores of objects have none, but keys that begin alike.
+    try:
+        kind = kind_of(url)
+        if kind == FILE:
+            return [url]
+        if kind is None:
+            bucket = url.path.partition("/")[0]
+            gone = "/" in url.path and kind_of(Url.of(bucket, url.store, bucket)) is None
+            what = f"there is no bucket or folder {bucket}" if gone else "no such file or folder"
+            raise CaptureOpenError(f"{url}: {what}", url)
+        found = files_below(url)
+    except StoreError as error:
+        raise CaptureOpenError(f"{url}: cannot be looked up: {error}", url) from error
+    found = [name for name in found if not any(part.startswith(".") for part in name.path[len(url.path) :].split("/"))]
+    if not found:
+        raise CaptureOpenError(f"{url}: the folder holds no files", url)
+    return found
+
+
+def named(path: str | os.PathLike) -> str:
+    """What a user names, as `expand` takes it: URLs taken apart (`synfin.stores.located`).
+
+    Raises CaptureOpenError for a URL that cannot be used.
+    """
+    name = os.fspath(path)
+    try:
+        return located(name)
+    except StoreError as error:
+        raise CaptureOpenError(f"{shown(name)}: cannot be opened: {error}", shown(name)) from error
+
+
 def _found(path: str) -> list[str]:
+    if isinstance(path, Url):
+        return _stored(path)
     if path == STDIN:
         return [path]
     if os.path.isdir(path):
@@ -59,10 +94,10 @@ def _found(path: str) -> list[str]:
 def expand(paths: Iterable[str | os.PathLike]) -> list[str]:
     """The files that ``paths`` name, each once, standard input first, then in path order.
 
-    Folders are searched through (hidden files left out); a path with ``*``, ``?`` or ``[`` that does not exist is a
-    glob. Raises CaptureOpenError for what is not there.
+    Folders are searched through (hidden files left out), those of stores as well; a path with ``*``, ``?`` or ``[`` that
+    does not exist is a glob, unless it is a URL. Raises CaptureOpenError for what is not there.
     """
-    names = [os.fspath(path) for path in paths]
+    names = [named(path) for path in paths]
     if not names:
         raise CaptureOpenError("no capture is named")
     return sorted({name for path in names for name in _found(path)}, key=lambda name: (name != STDIN, path_order(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -11,6 +12,7 @@ from synfin.errors import CaptureOpenError
 from synfin.sources.codecs import CODECS, HEAD_BYTES, codec_of
 from synfin.sources.parts import unpack_in_parts
 from synfin.sources.zstd_frames import FrameWalk
+from synfin.stores import Url
 
 STDIN = "-"
 CHUNK_BYTES = 1 << 20
@@ -38,12 +40,14 @@ class StreamBroken(Exception):
 
 
 class RawFile:
-    """A file or standard input (``-``), read from its beginning.
+    """A file, standard input (``-``) or what a `Url` names, read from its beginning.
+
+    `chunk_bytes` is about what will be read at a time.
 
     Raises CaptureOpenError when it cannot be opened.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES):
         self.path = path
         self.bytes_read = 0
         self.last_read = 0
@@ -57,12 +61,10 @@ class RawFile:
             self._readinto = self._file.readinto
             return
         try:
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
+            #: Bytes on disk or in the store; None where that is not known (pipes, devices).
+            self._file, self.size = _opened(path, chunk_bytes)
         except OSError as error:
             raise CaptureOpenError(f"{path}: cannot be opened: {error.strerror}", path) from error
-        info = os.fstat(self._file.fileno())
-        #: Bytes on disk; None where that is not known (pipes, devices).
-        self.size = info.st_size if stat.S_ISREG(info.st_mode) else None
         self._readinto = self._file.readinto
 
     def readinto(self, buffer: memoryview) -> int:
@@ -100,6 +102,17 @@ class RawFile:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _opened(path: str, chunk_bytes: int) -> tuple[io.RawIOBase, int | None]:
+    if isinstance(path, Url):
+        from synfin.sources.stored import StoredFile
+
+        stored = StoredFile(path, chunk_bytes)
+        return stored, stored.size
+    file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `RawFile.close`)
+    info = os.fstat(file.fileno())
+    return file, info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def chunks(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, buffers: int = 1, workers: int = 1) -> Iterator[Buffer]:

@@ -13,6 +13,7 @@ from synfin.sources.ahead import read_ahead
 from synfin.sources.reader import Interfaces, Reader
 from synfin.sources.report import BrokenFile, InputReport
 from synfin.sources.streams import Buffer, RawFile, StreamBroken, chunks
+from synfin.stores import Url
 
 _FINGERPRINT_BYTES = 1 << 16
 _COMPARED_BYTES = 1 << 16
@@ -151,14 +152,17 @@ class Survey:
 
     def _original(self, path: str, content: _Print) -> str | None:
         # The file of the set, if any, that holds the same capture.
-        info = os.stat(path)
-        inode = (info.st_dev, info.st_ino)
-        if inode in self._by_inode:
-            return self._by_inode[inode]
+        inode = None
+        if not isinstance(path, Url):
+            info = os.stat(path)
+            inode = (info.st_dev, info.st_ino)
+            if inode in self._by_inode:
+                return self._by_inode[inode]
         alike = self._by_print.setdefault(content.digest(), [])
         for other in alike:
             if _same_content(other, path):
                 return other
         alike.append(path)
-        self._by_inode[inode] = path
+        if inode:
+            self._by_inode[inode] = path
         return None
