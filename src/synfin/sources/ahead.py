@@ -15,6 +15,7 @@ READ_AHEAD_CHUNKS = 4  # of a file that is being read
 #: Memory for the content of compressed files whose turn has not come: a few files of a rotated set.
 AHEAD_BYTES = 1 << 28
 _MOST_WORKERS = 8  # together they unpack faster than one tracker reads
+_PLAIN_BYTES = 1 << 18  # of a file that is not compressed, at a time
 _INLINE_BYTES = 1 << 16  # a file of at most this size is read without a thread
 _LONGEST_WAIT_S = 1.0
 
@@ -163,7 +164,13 @@ class ReadAhead:
 
 
 def read_ahead(raw: RawFile, chunk_bytes: int = CHUNK_BYTES, **how: Any) -> Iterator[Buffer]:
-    """The content of a file in chunks, by a thread unless the file is small; ``how`` as for `ReadAhead`. Close it when done."""
+    """The content of a file in chunks; ``how`` as for `ReadAhead`. Close it when done.
+
+    A thread reads what must be unpacked or may keep waiting. Of a plain file the system has loaded the next bytes before
+    they are asked for, and a chunk of it stays in the core's own cache, if the thread that reads it also uses it.
+    """
     if raw.size is not None and raw.size <= _INLINE_BYTES:
         return chunks(raw, chunk_bytes)
+    if raw.is_plain_file():
+        return chunks(raw, min(chunk_bytes, _PLAIN_BYTES))
     return ReadAhead(raw, chunk_bytes, **how)

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from synfin.errors import CaptureOpenError
 from synfin.sources.codecs import CODECS, HEAD_BYTES, codec_of
@@ -19,6 +20,7 @@ CHUNK_BYTES = 1 << 20
 #: The most bytes of one chunk out of a compressed file: the libraries enlarge their output step by step, and copying it
 #: costs more than asking again.
 _UNPACKED_BYTES = 1 << 18
+_LOAD_BYTES = 1 << 22
 _PACKED_BYTES = 3 << 16  # of one read of it: also where nothing gets smaller, this becomes one chunk
 
 Buffer = bytes | memoryview
@@ -54,6 +56,7 @@ class RawFile:
         #: True once the content turned out to be compressed.
         self.packed = False
         self._file = None
+        self._told: int | None = None  # up to where `load_ahead` has asked
         if path == STDIN:
             self.size = None
             # Unbuffered: what is there is read at once, and an interrupted read leaves nothing half done.
@@ -66,6 +69,8 @@ class RawFile:
         except OSError as error:
             raise CaptureOpenError(f"{path}: cannot be opened: {error.strerror}", path) from error
         self._readinto = self._file.readinto
+        if self.size is not None and not isinstance(path, Url) and hasattr(os, "posix_fadvise"):
+            self._told = 0
 
     def readinto(self, buffer: memoryview) -> int:
         """Read at most ``len(buffer)`` bytes; 0 at the end. Raises StreamBroken on an input error."""
@@ -86,6 +91,22 @@ class RawFile:
         self.bytes_read += len(data)
         self.last_read = len(data)
         return data
+
+    def is_plain_file(self) -> bool:
+        """True for a file of this system that is not compressed."""
+        if self.size is None or isinstance(self.path, Url):
+            return False
+        try:
+            return codec_of(os.pread(self._file.fileno(), HEAD_BYTES, 0)) is None
+        except OSError:
+            return False
+
+    def load_ahead(self) -> None:
+        """Have the system load what comes next from the disk, without waiting for it."""
+        if self._told is not None and self.bytes_read + _LOAD_BYTES > self._told:
+            with suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), self._told, _LOAD_BYTES, os.POSIX_FADV_WILLNEED)
+            self._told += _LOAD_BYTES
 
     def seek(self, offset: int) -> None:
         """Read on from a place before; only where `size` is known."""
@@ -200,6 +221,7 @@ def _plain(raw: RawFile, head: bytes, chunk_bytes: int, buffers: int) -> Iterato
             ring.append(memoryview(bytearray(size)))
         view = ring[turn % buffers]
         turn += 1
+        raw.load_ahead()
         count = raw.readinto(view)
         if not count:
             return
