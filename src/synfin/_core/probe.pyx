@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from synfin._core.batch cimport PacketBatch
+from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
 from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
@@ -23,6 +24,9 @@ from synfin._core.types cimport (
 )
 
 from synfin.schema import ENUMS, SKIPS
+
+cdef enum:
+    _SEED = 0x1234567
 
 
 cdef dict _options(const Segment* segment):
@@ -135,6 +139,63 @@ def decode(
         return SKIPS[verdict][0]
     finally:
         free(copy)
+
+
+def plain(data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None) -> tuple | None:
+    """What the look at plain packets makes of one, beside what the way through all layers does; arguments as for `decode`.
+
+    Returns
+    -------
+    None where the packet is not plain. Otherwise the same twice, by the look and by the layers: the segment as of `decode`
+    (None: it is no segment), its key (both ends' addresses and ports, the sender, hash), and the brief's fields.
+    """
+    cdef const char* source = data
+    cdef uint32_t size = <uint32_t>len(data)
+    cdef uint8_t* copy = <uint8_t*>malloc(len(data) or 1)
+    cdef PacketRef packet
+    cdef Segment segment
+    cdef Tunnel tunnel
+    cdef Key key
+    cdef Brief brief
+    if copy == NULL:
+        raise MemoryError
+    try:
+        memcpy(copy, source, size)
+        memset(&packet, 0, sizeof(PacketRef))
+        memset(&brief, 0xAA, sizeof(Brief))
+        packet.data = copy
+        packet.captured_len = size
+        packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
+        packet.link_type = <uint16_t>link_type
+        if vlan_tci is not None:
+            packet.vlan_tci = <uint16_t>vlan_tci
+            packet.flags = PF_VLAN
+            packet.wire_len += 4
+        if not brief_plain(&packet, _SEED, &brief):
+            return None
+        whole_of_plain(&packet, &brief, &segment, &key)
+        look = _segment(&segment), _key(&key), _brief(&brief)
+        if decode_packet(&packet, &segment, &tunnel, False) != VD_SEGMENT:
+            return look, None
+        key_of(&segment, False, False, _SEED, &key)
+        brief_of(&segment, &key, &brief)
+        return look, (_segment(&segment), _key(&key), _brief(&brief))
+    finally:
+        free(copy)
+
+
+cdef tuple _key(const Key* key):
+    ends = [((<const char*>key.addr[i])[:16], key.port[i]) for i in range(2)]
+    return ends, key.sender, key.ip_version, key.vlan, key.tunnel == NULL, key.hash
+
+
+cdef dict _brief(const Brief* brief):
+    return {
+        "hash": brief.hash, "low": brief.low, "high": brief.high, "ports": (brief.port[0], brief.port[1]),
+        "seq": brief.seq, "ack": brief.ack, "payload_bytes": brief.payload_bytes, "ip_bytes": brief.ip_bytes,
+        "window": brief.window, "flags": brief.flags, "ip_id": brief.ip_id, "vlan": brief.vlan, "sender": brief.sender,
+        "ip_version": brief.ip_version,
+    }
 
 
 def quoted(bytes data not None, int link_type, wire_len=None) -> dict | None:
