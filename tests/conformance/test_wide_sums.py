@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from dialogue import SECOND, Captured, Dialogue, options, write_pcap
 from rows import compare, fast
 

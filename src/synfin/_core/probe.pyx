@@ -142,12 +142,12 @@ def decode(
 
 
 def plain(data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None) -> tuple | None:
-    """What the look at plain packets makes of one, beside what the way through all layers does; arguments as for `decode`.
+    """What the look at plain packets makes of one, beside what all layers make of it; arguments as for `decode`.
 
     Returns
     -------
-    None where the packet is not plain. Otherwise the same twice, by the look and by the layers: the segment as of `decode`
-    (None: it is no segment), its key (both ends' addresses and ports, the sender, hash), and the brief's fields.
+    None where the packet is not plain. Otherwise the same twice, by the look and by the layers (None: it is no segment):
+    the segment as of `decode`, its key (both ends' addresses and ports, the sender, hash), and the brief's fields.
     """
     cdef const char* source = data
     cdef uint32_t size = <uint32_t>len(data)

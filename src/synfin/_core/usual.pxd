@@ -1,6 +1,6 @@
-# The usual segment, which is nearly every one: it goes on in order where its end left off, and acknowledges in order, in a
-# connection that both ends have open. Nothing is decided here; what the rules of data.pxd make of such a segment is done
-# in one stretch.
+# The usual segment, which is nearly every one: it goes on in order where its end left off, and acknowledges in order,
+# in a connection that both ends have open. Nothing is decided here; what the rules of data.pxd make of such a segment
+# is done in one stretch.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from synfin._core.brief cimport Brief

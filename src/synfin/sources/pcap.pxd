@@ -106,8 +106,8 @@ cdef inline Framed pcap_next(Framer* f, PacketRef* out) noexcept nogil:
     return FR_PACKET
 
 
-# The usual stretch: records that lie whole in the chunk, one after another, with timestamps in [low_ns, high_ns). Gives out
-# as many as there are, at most `room`, each but for its clock and tap; stops before the first that is not so, which
+# The usual stretch: records that lie whole in the chunk, one after another, with timestamps in [low_ns, high_ns). Gives
+# out as many as there are, at most `room`, each but for its clock and tap; stops before the first that is not so, which
 # pcap_next takes. Before: the lengths stand in the usual order, and nothing is carried.
 cdef inline uint32_t pcap_stretch(Framer* f, bint big_endian, int64_t low_ns, int64_t high_ns, PacketRef* out,
                                   uint32_t room) noexcept nogil:
