@@ -14,7 +14,7 @@ from typing import NamedTuple
 from synfin._core.probe import layout
 
 _CORE = Path(__file__).resolve().parents[1] / "src/synfin/_core"
-_SCALARS = {"int64_t": 8, "uint64_t": 8, "int32_t": 4, "uint32_t": 4, "int16_t": 2, "uint16_t": 2, "uint8_t": 1, "char": 1}
+_SCALARS = {f"{sign}int{8 * size}_t": size for size in (1, 2, 4, 8) for sign in ("", "u")} | {"char": 1}
 _LINE = 64
 #: The structs of the picture: those drawn field by field, then those of which the size is enough, and when they are taken.
 _DRAWN = {

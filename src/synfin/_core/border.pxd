@@ -193,7 +193,6 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
         extra_of(core, facts).vlans = held.vlans
     keep_opening(core, facts, d, &first.opening)
     facts.marks |= FF_SYN_CAME
-    set_instant(core, facts, AT_SYN, held.first_ns)
     if held.count > 1:
         copies = copies_of(core, facts)
         copies.end[d].ring = held.ring

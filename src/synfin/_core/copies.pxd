@@ -2,7 +2,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from synfin._core.core cimport *
-from synfin._core.wide cimport instant_of, keep_opening, opening_has, read_back, set_instant, set_syn_payload
+from synfin._core.wide cimport (
+    first_time_of, keep_opening, option_has_of, read_back, set_instant, set_syn_payload, set_syn_time,
+)
 
 # ------------------------------------------------------------------------------------------------ what a SYN says
 
@@ -21,11 +23,11 @@ cdef inline void read_opening(const Segment* segment, const Options* options, Op
 cdef inline int window_shift(Core* core, const Facts* facts, int end) noexcept nogil:
     cdef const ShortOpening* own = &facts.opening[end]
     cdef const ShortOpening* peer = &facts.opening[1 - end]
-    if peer.marks & OM_COPY and not opening_has(core, facts, 1 - end) & OPT_WINDOW_SCALE:
+    if peer.marks & OM_COPY and not option_has_of(core, facts, 1 - end) & OPT_WINDOW_SCALE:
         return 0
     if not own.marks & OM_COPY:
         return WINDOW_SCALE_MAX
-    if not opening_has(core, facts, end) & OPT_WINDOW_SCALE:
+    if not option_has_of(core, facts, end) & OPT_WINDOW_SCALE:
         return 0
     return own.window_scale if own.window_scale < WINDOW_SCALE_MAX else WINDOW_SCALE_MAX
 
@@ -112,7 +114,7 @@ cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogi
     copies = &copies_of(x.core, x.facts).end[x.d]
     if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
         read_back(x.core, x.facts, x.d, &first)
-        push_copy(copies, instant_of(x.core, x.facts, AT_SYN if client else AT_SYNACK), &first, first.isn + 1)
+        push_copy(copies, first_time_of(x.core, x.facts, client), &first, first.isn + 1)
     push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
 
 # Counts a SYN or SYN-ACK; `kind` is SK_*.
@@ -120,7 +122,10 @@ cdef inline void note_time(Context* x, int kind) noexcept nogil:
     cdef Copies* copies
     if not x.facts.marks & (FF_SYN_CAME << kind):
         x.facts.marks |= FF_SYN_CAME << kind
-        set_instant(x.core, x.facts, AT_SYNACK if kind == SK_SYNACK else AT_SYN, x.packet.time_ns)
+        if kind == SK_SYN:
+            set_syn_time(x.core, x.facts, x.packet.time_ns)
+        else:
+            set_instant(x.core, x.facts, AT_SYNACK, x.packet.time_ns)
         return
     copies = copies_of(x.core, x.facts)
     copies.syn_count[kind] += 1 if copies.syn_count[kind] else 2

@@ -39,10 +39,13 @@ static inline uint64_t mix64(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* The kinds of TCP options that a bit each tells in a record (wide.pxd): 0 to 4, 8, 30, 34. */
+static const uint64_t USUAL_KINDS = 0x1F | 1 << 8 | 1 << 30 | 1ULL << 34;
+
 /* Bit fields, which Cython does not have; what they mean stands in flow.pxd. */
 typedef struct {
     uint32_t timer_slot : 11, first_end : 1, direction : 3, ecn : 3, fast_open : 2, mptcp : 2, quality_server : 2,
-        quality_client : 2, answer : 5;
+        quality_client : 2, answer : 5, has_wide : 1;
 } Choices;
 
 /* Adds a square to a sum of 128 bits that is kept in two words. */

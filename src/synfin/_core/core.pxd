@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from synfin._core.arena cimport RECORDS_SHIFT, Arena, arena_at, arena_give, arena_take
+from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, Arena, arena_at, arena_give, arena_take
 from synfin._core.bytes cimport be32, put_be32
 from synfin._core.declared cimport *
 from synfin._core.duplicates cimport Firsts
@@ -17,7 +17,7 @@ from synfin._core.types cimport *
 from synfin._core.watch cimport Watch
 from synfin._core.wheel cimport *
 
-# Keeps what is rare out of the way: of carries, or of what only a cap needs.
+# Keeps what is rare out of the way of what is usual.
 cdef extern from *:
     bint unlikely(bint condition) nogil
 
@@ -153,9 +153,13 @@ cdef inline Flow* flow_of(Core* core, uint32_t number) noexcept nogil:
 cdef inline int client_end(const Flow* flow) noexcept nogil:
     return 1 if flow.marks & FM_CLIENT_IS_1 else 0
 
+# As arena_at, with what the compiler knows of the arenas of blocks.
+cdef inline void* block_at(const Arena* arena, uint32_t number, uint64_t size) noexcept nogil:
+    return arena.chunks[number >> BLOCKS_SHIFT] + (number & ((1 << BLOCKS_SHIFT) - 1)) * size
+
 # The block of a record whose number stands at `number`; it is taken where there is none.
 cdef inline void* block_of(Arena* arena, uint32_t* number) noexcept nogil:
-    if number[0] == 0:
+    if unlikely(number[0] == 0):
         number[0] = arena_take(arena)
     return arena_at(arena, number[0])
 
@@ -173,16 +177,16 @@ cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
 
 # The same to look at only: where the record has no such block, one of zeros.
 cdef inline const Extra* peek_extra(Core* core, const Facts* facts) noexcept nogil:
-    return <const Extra*>arena_at(&core.extras, facts.extra)
+    return <const Extra*>block_at(&core.extras, facts.extra, sizeof(Extra))
 
 cdef inline const Trouble* peek_trouble(Core* core, const Facts* facts) noexcept nogil:
-    return <const Trouble*>arena_at(&core.troubles, peek_extra(core, facts).trouble)
+    return <const Trouble*>block_at(&core.troubles, peek_extra(core, facts).trouble, sizeof(Trouble))
 
 cdef inline const Closing* peek_closing(Core* core, const Facts* facts) noexcept nogil:
-    return <const Closing*>arena_at(&core.closings, peek_extra(core, facts).closing)
+    return <const Closing*>block_at(&core.closings, peek_extra(core, facts).closing, sizeof(Closing))
 
 cdef inline const Copies* peek_copies(Core* core, const Facts* facts) noexcept nogil:
-    return <const Copies*>arena_at(&core.copies, peek_extra(core, facts).copies)
+    return <const Copies*>block_at(&core.copies, peek_extra(core, facts).copies, sizeof(Copies))
 
 # NULL: the record's first packet was in none.
 cdef inline Tunnel* tunnel_of(Core* core, const Facts* facts) noexcept nogil:

@@ -19,6 +19,7 @@ cdef extern from "core.h" nogil:
         uint32_t quality_server  # RQ_*; RQ_NONE: there is no rtt_server
         uint32_t quality_client
         uint32_t answer          # the first SYN-ACK's (ANSWER_* of copies.pxd); kept for a SYN that comes later
+        uint32_t has_wide        # 1: there is a Wide
 
 # Phase of a record: which deadline runs (SPEC 3.2).
 cdef enum:
@@ -163,22 +164,20 @@ cdef enum:
     SK_SYN = 0               # the client's SYNs
     SK_SYNACK = 1            # acceptable SYN-ACKs of either end
 
-# The instants of a record, of which Facts keeps the first ones as nanoseconds since `born`, in 40 bits (18 minutes).
+# The instants that Facts keeps as nanoseconds since `born`, in 40 bits (18 minutes).
 cdef enum:
     AT_SYNACK = 0            # the first acceptable SYN-ACK
     AT_DONE = 1              # the handshake's completion, valid with FF_DONE; or the client's answer (wide.pxd)
     AT_PAYLOAD_0 = 2         # end 0's first payload
     AT_PAYLOAD_1 = 3
-    SHORT_INSTANTS = 4
-    AT_SYN = 4               # the client's first SYN: `born`, unless Wide has it
-    INSTANTS = 5
+    INSTANTS = 4
 
 # The accessors of wide.pxd say what a value is where its short form here does not hold it.
 cdef struct Facts:
     Rtt rtt
     int64_t born             # the record's first packet in input order
-    uint32_t instant_low[SHORT_INSTANTS]
-    uint8_t instant_high[SHORT_INSTANTS]
+    uint32_t instant_low[INSTANTS]
+    uint8_t instant_high[INSTANTS]
     uint32_t first_packet
     int16_t first_file
     int16_t interface_id
@@ -201,8 +200,9 @@ cdef struct Extra:
 
 # Values that do not fit Facts, each valid with its mark.
 cdef struct Wide:
-    int64_t instants[INSTANTS]   # AT_*, with WM_INSTANT << AT_*
-    int64_t first_seen       # a packet's that came later than the first
+    int64_t instants[INSTANTS]   # by AT_*
+    int64_t syn_time         # of the client's first SYN, where it is not the first packet
+    int64_t first_seen       # of a packet that came later than the first
     int64_t rtt_server       # not from the first SYN to the first SYN-ACK
     int64_t rtt_client       # not from the first SYN-ACK to AT_DONE
     int64_t first_packet
@@ -215,7 +215,8 @@ cdef struct Wide:
     uint32_t first_seq       # of the first packet
 
 cdef enum:
-    WM_INSTANT = 1
+    WM_INSTANT = 1           # << AT_*
+    WM_SYN_TIME = 16
     WM_FIRST_SEEN = 32
     WM_RTT_SERVER = 64
     WM_RTT_CLIENT = 128

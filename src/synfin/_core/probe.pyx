@@ -9,7 +9,7 @@ from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
 from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
-from synfin._core.flow cimport AddressPair, Closing, Copies, Extra, Facts, Flow, Trouble, Vlans, Wide
+from synfin._core.flow cimport AddressPair, Closing, Copies, Extra, Facts, Flow, Rtt, Trouble, Vlans, Wide
 from synfin._core.intervals cimport (
     RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
 )
@@ -316,6 +316,7 @@ def layout() -> dict:
         "Flow": sizeof(Flow),
         "Flow.end": [<char*>&flow.end[0] - <char*>&flow, <char*>&flow.end[1] - <char*>&flow],
         "Facts": sizeof(Facts),
+        "Rtt": sizeof(Rtt),
         "AddressPair": sizeof(AddressPair),
         "Extra": sizeof(Extra),
         "Wide": sizeof(Wide),

@@ -5,7 +5,7 @@ from synfin._core.copies cimport ring_at, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_timestamps
-from synfin._core.wide cimport instant_of, keep_opening, read_back, set_rtt, syn_payload_of
+from synfin._core.wide cimport first_time_of, keep_opening, set_rtt, syn_payload_of
 
 # Does this segment acknowledge exactly a SYN of the peer with this ISN, or for the client all of its payload as well?
 cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
@@ -60,8 +60,8 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     else:
         if not facts.marks & (FF_SYN_CAME if by_server else FF_SYNACK_CAME):
             return                       # the SYN came to the tap after its answer
-        read_back(x.core, facts, peer, &chosen.opening)
-        chosen.time_ns = instant_of(x.core, facts, AT_SYN if by_server else AT_SYNACK)
+        chosen.opening.isn = facts.opening[peer].isn
+        chosen.time_ns = first_time_of(x.core, facts, by_server)
     if not x.segment.flags & TH_SYN and (
             x.segment.payload_bytes or x.segment.flags & TH_FIN
             or seq_gt(x.segment.ack, chosen.opening.isn + 1 + (syn_payload_of(x.core, facts) if by_server else 0))):

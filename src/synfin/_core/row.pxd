@@ -6,8 +6,8 @@ from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.sink cimport address_code, are_asked, put_bytes, put_duration, put_int
 from synfin._core.wide cimport (
-    first_file_of, first_packet_of, first_seen_of, flow_id_of_record, instant_of, interface_of, read_back, rtt_of,
-    syn_payload_of,
+    first_file_of, first_packet_of, first_seen_of, flow_id_of_record, instant_of, interface_of, option_has_of,
+    option_kinds_of, rtt_of, syn_payload_of, syn_time_of,
 )
 from synfin._core.zeek cimport conn_state
 
@@ -42,7 +42,8 @@ cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ groups of columns
 
-cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, Facts* facts, int kind) noexcept nogil:
+cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, const Facts* facts,
+                              int kind) noexcept nogil:
     cdef Key key
     cdef int client = client_end(flow)
     cdef int64_t first = first_seen_of(core, facts)
@@ -86,18 +87,21 @@ cdef inline void put_tunnel(Sink* s, const Tunnel* tunnel) noexcept nogil:
         put_int(s, COL_OUTER_DST_IP, address_code(&s.addresses, tunnel.ip_version, tunnel.dst))
 
 # Columns of one end; `base` is the number of its first one (client_isn or server_isn).
-cdef inline void put_opening_end(Sink* s, int base, const Opening* opening, bint ipv6) noexcept nogil:
+cdef inline void put_opening_end(Sink* s, int base, Core* core, const Facts* facts, int end,
+                                 bint ipv6) noexcept nogil:
+    cdef const ShortOpening* opening = &facts.opening[end]
+    cdef uint8_t has = option_has_of(core, facts, end)
     if not opening.marks & OM_COPY:
         return
     put_int(s, base + COL_CLIENT_ISN - COL_CLIENT_ISN, opening.isn)
-    if opening.has & OPT_MSS:
+    if has & OPT_MSS:
         put_int(s, base + COL_CLIENT_MSS - COL_CLIENT_ISN, opening.mss)
-    if opening.has & OPT_WINDOW_SCALE:
+    if has & OPT_WINDOW_SCALE:
         put_int(s, base + COL_CLIENT_WINDOW_SCALE - COL_CLIENT_ISN, opening.window_scale)
     put_int(s, base + COL_CLIENT_SYN_WINDOW - COL_CLIENT_ISN, opening.window)
-    put_int(s, base + COL_CLIENT_SACK_PERMITTED - COL_CLIENT_ISN, 1 if opening.has & OPT_SACK_PERMITTED else 0)
-    put_int(s, base + COL_CLIENT_TIMESTAMPS - COL_CLIENT_ISN, 1 if opening.has & OPT_TIMESTAMPS else 0)
-    put_int(s, base + COL_CLIENT_OPTION_KINDS - COL_CLIENT_ISN, <int64_t>opening.option_kinds)
+    put_int(s, base + COL_CLIENT_SACK_PERMITTED - COL_CLIENT_ISN, 1 if has & OPT_SACK_PERMITTED else 0)
+    put_int(s, base + COL_CLIENT_TIMESTAMPS - COL_CLIENT_ISN, 1 if has & OPT_TIMESTAMPS else 0)
+    put_int(s, base + COL_CLIENT_OPTION_KINDS - COL_CLIENT_ISN, <int64_t>option_kinds_of(core, facts, end))
     put_int(s, base + COL_CLIENT_TTL - COL_CLIENT_ISN, opening.ttl)
     if not ipv6:
         put_int(s, base + COL_CLIENT_DONT_FRAGMENT - COL_CLIENT_ISN, opening.marks & OM_DONT_FRAGMENT)
@@ -120,17 +124,15 @@ cdef inline void put_round_trips(Sink* s, Core* core, const Facts* facts, int64_
     put_int(s, COL_RTT_SERVER_QUALITY, facts.choices.quality_server)
     put_int(s, COL_RTT_CLIENT_QUALITY, facts.choices.quality_client)
 
-cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts) noexcept nogil:
+cdef inline void put_opening(Sink* s, Core* core, Flow* flow, const Facts* facts) noexcept nogil:
     cdef const Copies* copies = peek_copies(core, facts)
     cdef int client = client_end(flow)
     cdef int64_t syn, last, used = 0
-    cdef Opening opening
-    cdef int end
     put_int(s, COL_SIMULTANEOUS_OPEN, 1 if facts.marks & FF_SIMULTANEOUS else 0)
     put_int(s, COL_SPLIT_OPEN, 1 if facts.marks & FF_SPLIT else 0)
     put_int(s, COL_SYN_COUNT, syns_counted(facts, copies, SK_SYN))
     if facts.marks & FF_SYN_CAME:
-        syn = used = last = instant_of(core, facts, AT_SYN)
+        syn = used = last = syn_time_of(core, facts)
         if syns_counted(facts, copies, SK_SYN) > 1:
             last = copies.syn_last[SK_SYN]
         if copies.has_used_syn:
@@ -149,9 +151,8 @@ cdef inline void put_opening(Sink* s, Core* core, Flow* flow, Facts* facts) noex
         put_int(s, COL_SYNACK_LAST, last)
     put_int(s, COL_SYNACK_ISN_VARIANTS, copies.variants or (1 if facts.marks & FF_SYNACK_CAME else 0))
     put_round_trips(s, core, facts, used)
-    for end in range(2):
-        read_back(core, facts, end, &opening)
-        put_opening_end(s, COL_CLIENT_ISN if end == client else COL_SERVER_ISN, &opening, flow.marks & FM_IPV6)
+    put_opening_end(s, COL_CLIENT_ISN, core, facts, client, flow.marks & FM_IPV6)
+    put_opening_end(s, COL_SERVER_ISN, core, facts, 1 - client, flow.marks & FM_IPV6)
     put_int(s, COL_SYN_PAYLOAD_BYTES, syn_payload_of(core, facts))
     put_int(s, COL_ECN, facts.choices.ecn)
     put_int(s, COL_FAST_OPEN, facts.choices.fast_open)
@@ -219,7 +220,8 @@ cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTr
     put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
             exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end], trouble.squares_high))
 
-cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, Facts* facts, int end) noexcept nogil:
+cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, const Facts* facts,
+                              int end) noexcept nogil:
     cdef const Trouble* troubles = peek_trouble(core, facts)
     cdef const EndTrouble* trouble = &troubles.end[end]
     cdef const End* own = &flow.end[end]

@@ -41,11 +41,8 @@ cdef struct Sink:
 cdef inline bint are_asked(const Sink* sink, int first, int end) noexcept nogil:
     return sink.asked_before[first] != sink.asked_before[end]
 
-cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
-    cdef ColumnBuffer* c = &sink.columns[column]
-    cdef uint32_t row = sink.rows
-    if c.values == NULL:
-        return
+# Before: the column was asked for.
+cdef inline void write_int(const ColumnBuffer* c, uint32_t row, int64_t value) noexcept nogil:
     c.valid[row >> 3] |= 1 << (row & 7)
     if c.width == 8:
         (<int64_t*>c.values)[row] = value
@@ -57,6 +54,11 @@ cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
         (<int16_t*>c.values)[row] = <int16_t>value
     elif value:
         c.values[row >> 3] |= 1 << (row & 7)
+
+# So small that it is compiled into every place where it stands: a column that nobody asked for costs a test there.
+cdef inline void put_int(Sink* sink, int column, int64_t value) noexcept nogil:
+    if sink.columns[column].values != NULL:
+        write_int(&sink.columns[column], sink.rows, value)
 
 # A text's bytes, at most 64, or what its text is made from. Before: the column's width is WIDTH_BYTES.
 cdef inline void put_bytes(Sink* sink, int column, const uint8_t* data, uint8_t length) noexcept nogil:

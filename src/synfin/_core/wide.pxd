@@ -5,6 +5,9 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
 from synfin._core.core cimport *
 from synfin._core.key cimport flow_id_of
 
+cdef extern from "core.h" nogil:
+    const uint64_t USUAL_KINDS
+
 cdef enum:
     INSTANT_BITS = 40
     PLACE_MAX = 32767        # numbers of files and interfaces
@@ -15,18 +18,25 @@ cdef enum:
 
 # As peek_extra: without a mark, every value fits.
 cdef inline const Wide* peek_wide(Core* core, const Facts* facts) noexcept nogil:
-    return <const Wide*>arena_at(&core.wides, peek_extra(core, facts).wide)
+    return <const Wide*>block_at(&core.wides, peek_extra(core, facts).wide, sizeof(Wide))
 
 # The block with `mark` set, whose value the caller enters.
 cdef inline Wide* widen(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
     cdef Wide* wide = <Wide*>block_of(&core.wides, &extra_of(core, facts).wide)
     wide.marks |= mark
+    facts.choices.has_wide = 1
     return wide
 
-cdef inline bint is_wide(Core* core, const Facts* facts, uint16_t mark) noexcept nogil:
+cdef inline bint is_marked(Core* core, const Facts* facts, uint16_t mark) noexcept nogil:
     return peek_wide(core, facts).marks & mark
 
-# The value holds its short form again.
+# Whether a value is in Wide; nearly every record answers from its Facts alone.
+cdef inline bint is_wide(Core* core, const Facts* facts, uint16_t mark) noexcept nogil:
+    if unlikely(facts.choices.has_wide):
+        return is_marked(core, facts, mark)
+    return False
+
+# The value fits its short form again.
 cdef inline void narrow(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
     if is_wide(core, facts, mark):
         widen(core, facts, 0).marks &= ~mark
@@ -37,34 +47,42 @@ cdef inline void narrow(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
 cdef inline int64_t instant_of(Core* core, const Facts* facts, int at) noexcept nogil:
     if is_wide(core, facts, WM_INSTANT << at):
         return peek_wide(core, facts).instants[at]
-    if at == AT_SYN:
-        return facts.born
     return facts.born + <int64_t>((<uint64_t>facts.instant_high[at] << 32) | facts.instant_low[at])
 
 cdef inline void set_instant(Core* core, Facts* facts, int at, int64_t time_ns) noexcept nogil:
     cdef uint64_t since = <uint64_t>time_ns - <uint64_t>facts.born
-    if since >> INSTANT_BITS if at != AT_SYN else since:
-        widen(core, facts, WM_INSTANT << at).instants[at] = time_ns
-        return
+    facts.instant_low[at] = <uint32_t>since
+    facts.instant_high[at] = <uint8_t>(since >> 32)
     narrow(core, facts, WM_INSTANT << at)
-    if at != AT_SYN:
-        facts.instant_low[at] = <uint32_t>since
-        facts.instant_high[at] = <uint8_t>(since >> 32)
+    if unlikely(since >> INSTANT_BITS):
+        widen(core, facts, WM_INSTANT << at).instants[at] = time_ns
+
+# The client's first SYN, as a rule the record's first packet. Before: it came; it is entered once.
+cdef inline int64_t syn_time_of(Core* core, const Facts* facts) noexcept nogil:
+    return peek_wide(core, facts).syn_time if is_wide(core, facts, WM_SYN_TIME) else facts.born
+
+cdef inline void set_syn_time(Core* core, Facts* facts, int64_t time_ns) noexcept nogil:
+    if unlikely(time_ns != facts.born):
+        widen(core, facts, WM_SYN_TIME).syn_time = time_ns
 
 cdef inline int64_t first_seen_of(Core* core, const Facts* facts) noexcept nogil:
     return peek_wide(core, facts).first_seen if is_wide(core, facts, WM_FIRST_SEEN) else facts.born
 
 # A packet of the record has this timestamp.
 cdef inline void note_seen(Core* core, Facts* facts, int64_t time_ns) noexcept nogil:
-    if time_ns < facts.born and time_ns < first_seen_of(core, facts):
+    if unlikely(time_ns < facts.born) and time_ns < first_seen_of(core, facts):
         widen(core, facts, WM_FIRST_SEEN).first_seen = time_ns
+
+# The client's first SYN, or the first SYN-ACK. Before: it came.
+cdef inline int64_t first_time_of(Core* core, const Facts* facts, bint syn) noexcept nogil:
+    return syn_time_of(core, facts) if syn else instant_of(core, facts, AT_SYNACK)
 
 # ------------------------------------------------------------------------------------------------ round trips
 
 # What the handshake's instants say. Before: both SYN and SYN-ACK were counted; for the client, AT_DONE is set.
 cdef inline int64_t usual_rtt(Core* core, const Facts* facts, bint by_server) noexcept nogil:
     cdef int64_t synack = instant_of(core, facts, AT_SYNACK)
-    return synack - instant_of(core, facts, AT_SYN) if by_server else instant_of(core, facts, AT_DONE) - synack
+    return synack - syn_time_of(core, facts) if by_server else instant_of(core, facts, AT_DONE) - synack
 
 # Before: there is one (quality_server, quality_client).
 cdef inline int64_t rtt_of(Core* core, const Facts* facts, bint by_server) noexcept nogil:
@@ -84,19 +102,19 @@ cdef inline void set_rtt(Core* core, Facts* facts, bint by_server, int quality, 
                          int64_t time_ns) noexcept nogil:
     if by_server:
         facts.choices.quality_server = quality
-        if (facts.marks & (FF_SYN_CAME | FF_SYNACK_CAME) != FF_SYN_CAME | FF_SYNACK_CAME
-                or usual_rtt(core, facts, True) != rtt):
+        if unlikely(facts.marks & (FF_SYN_CAME | FF_SYNACK_CAME) != FF_SYN_CAME | FF_SYNACK_CAME
+                    or usual_rtt(core, facts, True) != rtt):
             widen_rtt(core, facts, True, rtt)
         return
     facts.choices.quality_client = quality
     if not facts.marks & FF_DONE:
         set_instant(core, facts, AT_DONE, time_ns)
-    if not facts.marks & FF_SYNACK_CAME or usual_rtt(core, facts, False) != rtt:
+    if unlikely(not facts.marks & FF_SYNACK_CAME or usual_rtt(core, facts, False) != rtt):
         widen_rtt(core, facts, False, rtt)
 
 # The handshake is done.
 cdef inline void set_done(Core* core, Facts* facts, int64_t time_ns) noexcept nogil:
-    if facts.choices.quality_client != RQ_NONE and instant_of(core, facts, AT_DONE) != time_ns:
+    if unlikely(facts.choices.quality_client != RQ_NONE and instant_of(core, facts, AT_DONE) != time_ns):
         widen_rtt(core, facts, False, rtt_of(core, facts, False))
     set_instant(core, facts, AT_DONE, time_ns)
     facts.marks |= FF_DONE
@@ -104,9 +122,8 @@ cdef inline void set_done(Core* core, Facts* facts, int64_t time_ns) noexcept no
 # ------------------------------------------------------------------------------------------------ openings
 
 cdef inline uint8_t short_options(uint64_t kinds) noexcept nogil:
-    return ((<uint8_t>kinds & SO_PLAIN) | (SO_TIMESTAMPS if kinds & (<uint64_t>1 << 8) else 0)
-            | (SO_MPTCP if kinds & (<uint64_t>1 << 30) else 0)
-            | (SO_FAST_OPEN if kinds & (<uint64_t>1 << 34) else 0))
+    return <uint8_t>((kinds & SO_PLAIN) | (kinds >> 3 & SO_TIMESTAMPS) | (kinds >> 24 & SO_MPTCP)
+                     | (kinds >> 27 & SO_FAST_OPEN))
 
 cdef inline uint64_t kinds_of(uint8_t options) noexcept nogil:
     return ((options & SO_PLAIN) | (<uint64_t>(options & SO_TIMESTAMPS) << 3)
@@ -116,7 +133,12 @@ cdef inline uint64_t kinds_of(uint8_t options) noexcept nogil:
 cdef inline uint8_t usual_has(uint8_t options) noexcept nogil:
     return (options >> 2) & 0x1F
 
-cdef inline uint8_t opening_has(Core* core, const Facts* facts, int end) noexcept nogil:
+cdef inline uint64_t option_kinds_of(Core* core, const Facts* facts, int end) noexcept nogil:
+    if is_wide(core, facts, WM_OPTIONS << end):
+        return peek_wide(core, facts).option_kinds[end]
+    return kinds_of(facts.opening[end].options)
+
+cdef inline uint8_t option_has_of(Core* core, const Facts* facts, int end) noexcept nogil:
     if is_wide(core, facts, WM_OPTIONS << end):
         return peek_wide(core, facts).option_has[end]
     return usual_has(facts.opening[end].options)
@@ -124,24 +146,20 @@ cdef inline uint8_t opening_has(Core* core, const Facts* facts, int end) noexcep
 # An end's opening in full.
 cdef inline void read_back(Core* core, const Facts* facts, int end, Opening* opening) noexcept nogil:
     cdef const ShortOpening* kept = &facts.opening[end]
+    opening.option_kinds = option_kinds_of(core, facts, end)
     opening.isn = kept.isn
     opening.ts_val = kept.ts_val
     opening.mss = kept.mss
     opening.window = kept.window
     opening.window_scale = kept.window_scale
+    opening.has = option_has_of(core, facts, end)
     opening.ttl = kept.ttl
     opening.marks = kept.marks
-    if is_wide(core, facts, WM_OPTIONS << end):
-        opening.option_kinds = peek_wide(core, facts).option_kinds[end]
-        opening.has = peek_wide(core, facts).option_has[end]
-    else:
-        opening.option_kinds = kinds_of(kept.options)
-        opening.has = usual_has(kept.options)
 
 # The first sequence number of an end, or its ISN. The first packet's, of which flow_id is made, is not lost by it.
 cdef inline void set_isn(Core* core, Facts* facts, int end, uint32_t isn) noexcept nogil:
     cdef ShortOpening* kept = &facts.opening[end]
-    if facts.choices.first_end == end and kept.isn != isn and not is_wide(core, facts, WM_FIRST_SEQ):
+    if unlikely(facts.choices.first_end == end and kept.isn != isn) and not is_wide(core, facts, WM_FIRST_SEQ):
         widen(core, facts, WM_FIRST_SEQ).first_seq = kept.isn
     kept.isn = isn
 
@@ -156,19 +174,18 @@ cdef inline void keep_opening(Core* core, Facts* facts, int end, const Opening* 
     kept.ttl = opening.ttl
     kept.marks = opening.marks
     kept.options = short_options(opening.option_kinds)
-    if kinds_of(kept.options) == opening.option_kinds and usual_has(kept.options) == opening.has:
-        narrow(core, facts, WM_OPTIONS << end)
-        return
-    wide = widen(core, facts, WM_OPTIONS << end)
-    wide.option_kinds[end] = opening.option_kinds
-    wide.option_has[end] = opening.has
+    narrow(core, facts, WM_OPTIONS << end)
+    if unlikely(opening.option_kinds & ~USUAL_KINDS or usual_has(kept.options) != opening.has):
+        wide = widen(core, facts, WM_OPTIONS << end)
+        wide.option_kinds[end] = opening.option_kinds
+        wide.option_has[end] = opening.has
 
 # Payload of the client's first SYN, in bytes.
 cdef inline uint32_t syn_payload_of(Core* core, const Facts* facts) noexcept nogil:
-    return peek_wide(core, facts).syn_payload
+    return peek_wide(core, facts).syn_payload if unlikely(facts.choices.has_wide) else 0
 
 cdef inline void set_syn_payload(Core* core, Facts* facts, uint32_t payload) noexcept nogil:
-    if payload or syn_payload_of(core, facts):
+    if unlikely(payload or syn_payload_of(core, facts)):
         widen(core, facts, 0).syn_payload = payload
 
 # ------------------------------------------------------------------------------------------------ the first packet
@@ -185,12 +202,11 @@ cdef inline void set_place(Core* core, Facts* facts, int64_t number, int32_t fil
     facts.first_packet = <uint32_t>number
     facts.first_file = <int16_t>file_id
     facts.interface_id = <int16_t>interface_id
-    if facts.first_packet == number and file_id <= PLACE_MAX and interface_id <= PLACE_MAX:
-        return
-    wide = widen(core, facts, WM_PLACE)
-    wide.first_packet = number
-    wide.first_file = file_id
-    wide.interface_id = interface_id
+    if unlikely(facts.first_packet != number or file_id > PLACE_MAX or interface_id > PLACE_MAX):
+        wide = widen(core, facts, WM_PLACE)
+        wide.first_packet = number
+        wide.first_file = file_id
+        wide.interface_id = interface_id
 
 cdef inline int64_t first_packet_of(Core* core, const Facts* facts) noexcept nogil:
     return peek_wide(core, facts).first_packet if is_wide(core, facts, WM_PLACE) else facts.first_packet
