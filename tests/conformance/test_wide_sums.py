@@ -81,9 +81,12 @@ def test_bytes_that_the_tap_missed(tmp_path):
     "waits",
     {
         "long ones": [5 * SECOND, 60 * SECOND, 4_294_967_296],
-        "the border": [4_294_967_294, 4_294_967_295, 4_294_967_296],
+        "32 bits": [4_294_967_294, 4_294_967_295, 4_294_967_296],
+        "40 bits": [(1 << 40) - 2, (1 << 40) - 1, 1 << 40],
+        "beyond 40 bits, and short": [3_000_000_000_000, 1_000_000, 1_200_000_000_000],
         "long and short": [250, 9 * SECOND, 1_000_000, 5 * SECOND],
         "squares beyond 64 bits": [4_294_967_000] * 5,
+        "squares beyond 80 bits": [1_000_000_000_000] * 3,
         "short ones": [1_000, 2_000, 4_000],
     }.values(),
 )

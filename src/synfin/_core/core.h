@@ -48,12 +48,16 @@ typedef struct {
         quality_client : 2, answer : 5, has_wide : 1;
 } Choices;
 
-/* Adds a square to a sum of 128 bits that is kept in two words. */
-static inline void add_square(uint64_t *low, uint64_t *high, uint64_t value) {
+/* What is too long a round trip for its usual place: all ones in 40 bits. */
+static const int64_t LONG_RTT_NS = ((int64_t)1 << 40) - 1;
+
+/* Adds a square to a sum of which 80 bits are kept. Returns what goes beyond them. */
+static inline uint64_t add_square(uint64_t *low, uint16_t *high, uint64_t value) {
     unsigned __int128 sum = ((unsigned __int128)*high << 64) | *low;
     sum += (unsigned __int128)value * value;
     *low = (uint64_t)sum;
-    *high = (uint64_t)(sum >> 64);
+    *high = (uint16_t)(sum >> 64);
+    return (uint64_t)(sum >> 80);
 }
 
 /* floor(sqrt(x)). A double's root is off by 2^12 at most; a step of Newton's brings that below 1 or 2. */

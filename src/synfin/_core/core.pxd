@@ -387,8 +387,8 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     facts.choices.quality_client = RQ_NONE
     flow.end[0].vlan = NO_VLAN
     flow.end[1].vlan = NO_VLAN
-    facts.rtt.min[0] = LONG_RTT
-    facts.rtt.min[1] = LONG_RTT
+    memset(facts.rtt.min, 0xFF, sizeof(facts.rtt.min))
+    memset(facts.rtt.min_high, 0xFF, sizeof(facts.rtt.min_high))
     flow.last_seen = NEVER
     flow.last_effective = NEVER
     table_insert(core, key.hash, number)

@@ -1,7 +1,7 @@
 # What a segment of an open connection does to the accounts: is it acceptable, which bytes are new, what does it
 # acknowledge, and how long did that take (SPEC 3.4, 4 "Data"). Every rule is written for a sender `d` and its peer; the
 # other direction is the same rule with the ends exchanged.
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from synfin._core.core cimport *
@@ -9,7 +9,8 @@ from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
 from synfin._core.wide cimport note_seen, set_instant, set_isn
 
 cdef extern from "core.h" nogil:
-    void add_square(uint64_t* low, uint64_t* high, uint64_t value)
+    uint64_t add_square(uint64_t* low, uint16_t* high, uint64_t value)
+    const int64_t LONG_RTT_NS
 
 # ------------------------------------------------------------------------------------------------ counting
 
@@ -214,33 +215,40 @@ cdef inline void account_payload(Context* x) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ acknowledgements
 
-cdef inline void _rtt_add_long(EndTrouble* trouble, Rtt* rtt, int end, int64_t sample) noexcept nogil:
+# Least and greatest sample below LONG_RTT_NS; `rtt_least` is LONG_RTT_NS before the first.
+cdef inline int64_t rtt_least(const Rtt* rtt, int end) noexcept nogil:
+    return (<int64_t>rtt.min_high[end] << 32) | rtt.min[end]
+
+cdef inline int64_t rtt_greatest(const Rtt* rtt, int end) noexcept nogil:
+    return (<int64_t>rtt.max_high[end] << 32) | rtt.max[end]
+
+cdef inline void _note_long_rtt(EndTrouble* trouble, int64_t sample) noexcept nogil:
     if trouble.long_rtt_min == 0 or sample < trouble.long_rtt_min:
         trouble.long_rtt_min = sample
     if sample > trouble.long_rtt_max:
         trouble.long_rtt_max = sample
-    add_square(&rtt.squares[end], &trouble.squares_high, <uint64_t>sample)
 
 # A sample of what an end sent.
 cdef inline void rtt_add(Core* core, Facts* facts, int end, int64_t sample) noexcept nogil:
     cdef Rtt* rtt = &facts.rtt
-    cdef uint64_t square
+    cdef uint64_t carried
     if sample < 0:
         return
     rtt.total[end] += sample
     if add_carries(&rtt.samples[end], 1):
         trouble_of(core, facts).end[end].samples_high += 1
-    if sample >= LONG_RTT:
-        _rtt_add_long(&trouble_of(core, facts).end[end], rtt, end, sample)
+    carried = add_square(&rtt.squares[end], &rtt.squares_high[end], <uint64_t>sample)
+    if unlikely(carried != 0):
+        trouble_of(core, facts).end[end].squares_high += carried
+    if unlikely(sample >= LONG_RTT_NS):
+        _note_long_rtt(&trouble_of(core, facts).end[end], sample)
         return
-    if sample < rtt.min[end]:
+    if sample < rtt_least(rtt, end):
         rtt.min[end] = <uint32_t>sample
-    if sample > rtt.max[end]:
+        rtt.min_high[end] = <uint8_t>(sample >> 32)
+    if sample > rtt_greatest(rtt, end):
         rtt.max[end] = <uint32_t>sample
-    square = <uint64_t>sample * <uint64_t>sample
-    rtt.squares[end] += square
-    if rtt.squares[end] < square:
-        trouble_of(core, facts).end[end].squares_high += 1
+        rtt.max_high[end] = <uint8_t>(sample >> 32)
 
 # Where the peer's stream begins for the account of acknowledged bytes.
 cdef inline uint32_t stream_base(const Facts* facts, const Seq* seq, int end) noexcept nogil:

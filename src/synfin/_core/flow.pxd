@@ -129,17 +129,18 @@ cdef enum:
     OM_INFERRED = 16         # isn holds ISN + 1 as the peer's SYN-ACK acknowledged it, with OM_FIRST_SEQ
 
 # RTT samples (ns) of the segments that an end sent (the far side of the tap towards the peer), by that end. `samples`
-# and `squares` are low words, see EndTrouble; `min` and `max` are those of the samples below LONG_RTT.
+# and the sum of squares, of 80 bits here, may wrap: see EndTrouble. Least and greatest, of 40 bits, are those of the
+# samples below LONG_RTT_NS, 18 minutes.
 cdef struct Rtt:
     int64_t timed_at[2]      # timestamp of the end's timed segment, valid with its EM_TIMED
     int64_t total[2]
     uint64_t squares[2]
+    uint16_t squares_high[2]
+    uint32_t samples[2]
     uint32_t min[2]
     uint32_t max[2]
-    uint32_t samples[2]
-
-cdef enum:
-    LONG_RTT = 0xFFFFFFFF    # ns; such a sample, and longer ones, do not fit
+    uint8_t min_high[2]
+    uint8_t max_high[2]
 
 # Facts.marks
 cdef enum:
@@ -241,10 +242,10 @@ cdef struct EndTrouble:
     int64_t duplicate_acks
     int64_t capture_duplicates
     int64_t repeated_bytes   # payload that is not unique: sent before, not judged, or not taken
-    int64_t long_rtt_min     # of the samples from LONG_RTT on; 0: none
+    int64_t long_rtt_min     # of the samples from LONG_RTT_NS on; 0: none
     int64_t long_rtt_max
-    uint64_t squares_high    # high words of what End and Rtt count
-    uint32_t samples_high
+    uint64_t squares_high    # of the sum of squares, from bit 80 on
+    uint32_t samples_high    # high words of what End and Rtt count
     uint32_t packets_high
     uint32_t ip_bytes_high
     uint32_t payload_bytes_high

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.core cimport *
+from synfin._core.data cimport LONG_RTT_NS, rtt_greatest, rtt_least
 from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.sink cimport address_code, are_asked, put_bytes, put_duration, put_int
 from synfin._core.wide cimport (
@@ -211,14 +212,16 @@ cdef inline int64_t two_words(uint32_t low, uint32_t high) noexcept nogil:
 # Samples of what an end sent: between the tap and its peer.
 cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTrouble* trouble) noexcept nogil:
     cdef int64_t samples = two_words(rtt.samples[end], trouble.samples_high)
+    cdef int64_t least = rtt_least(rtt, end)
     put_int(s, base + COL_CLIENT_RTT_SAMPLES, samples)
     if samples == 0:
         return
-    put_int(s, base + COL_CLIENT_RTT_MIN_NS, trouble.long_rtt_min if rtt.min[end] == LONG_RTT else rtt.min[end])
+    put_int(s, base + COL_CLIENT_RTT_MIN_NS, least if least != LONG_RTT_NS else trouble.long_rtt_min)
     put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total[end] // samples)
-    put_int(s, base + COL_CLIENT_RTT_MAX_NS, trouble.long_rtt_max if trouble.long_rtt_min else rtt.max[end])
+    put_int(s, base + COL_CLIENT_RTT_MAX_NS, trouble.long_rtt_max if trouble.long_rtt_min else rtt_greatest(rtt, end))
     put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
-            exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end], trouble.squares_high))
+            exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end],
+                         (trouble.squares_high << 16) | rtt.squares_high[end]))
 
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, const Facts* facts,
                               int end) noexcept nogil:
