@@ -387,8 +387,8 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     facts.choices.quality_client = RQ_NONE
     flow.end[0].vlan = NO_VLAN
     flow.end[1].vlan = NO_VLAN
-    memset(facts.rtt.min, 0xFF, sizeof(facts.rtt.min))
-    memset(facts.rtt.min_high, 0xFF, sizeof(facts.rtt.min_high))
+    facts.rtt[0].min = facts.rtt[1].min = 0xFFFFFFFF     # with min_high LONG_RTT_NS
+    facts.rtt[0].min_high = facts.rtt[1].min_high = 0xFF
     flow.last_seen = NEVER
     flow.last_effective = NEVER
     table_insert(core, key.hash, number)

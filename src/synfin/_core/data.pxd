@@ -195,7 +195,7 @@ cdef inline void account_payload(Context* x) noexcept nogil:
         sender.nxt = high
         if not sender.marks & EM_TIMED:
             sender.marks |= EM_TIMED
-            x.facts.rtt.timed_at[x.d] = x.packet.time_ns
+            x.facts.rtt[x.d].timed_at = x.packet.time_ns
             x.flow.timed_end[x.d] = segment_end(x.segment)
         return
     sender.marks &= ~<uint16_t>EM_TIMED          # Karn: an acknowledgement could mean either copy
@@ -216,11 +216,11 @@ cdef inline void account_payload(Context* x) noexcept nogil:
 # ------------------------------------------------------------------------------------------------ acknowledgements
 
 # Least and greatest sample below LONG_RTT_NS; `rtt_least` is LONG_RTT_NS before the first.
-cdef inline int64_t rtt_least(const Rtt* rtt, int end) noexcept nogil:
-    return (<int64_t>rtt.min_high[end] << 32) | rtt.min[end]
+cdef inline int64_t rtt_least(const Rtt* rtt) noexcept nogil:
+    return (<int64_t>rtt.min_high << 32) | rtt.min
 
-cdef inline int64_t rtt_greatest(const Rtt* rtt, int end) noexcept nogil:
-    return (<int64_t>rtt.max_high[end] << 32) | rtt.max[end]
+cdef inline int64_t rtt_greatest(const Rtt* rtt) noexcept nogil:
+    return (<int64_t>rtt.max_high << 32) | rtt.max
 
 cdef inline void _note_long_rtt(EndTrouble* trouble, int64_t sample) noexcept nogil:
     if trouble.long_rtt_min == 0 or sample < trouble.long_rtt_min:
@@ -230,25 +230,25 @@ cdef inline void _note_long_rtt(EndTrouble* trouble, int64_t sample) noexcept no
 
 # A sample of what an end sent.
 cdef inline void rtt_add(Core* core, Facts* facts, int end, int64_t sample) noexcept nogil:
-    cdef Rtt* rtt = &facts.rtt
+    cdef Rtt* rtt = &facts.rtt[end]
     cdef uint64_t carried
     if sample < 0:
         return
-    rtt.total[end] += sample
-    if add_carries(&rtt.samples[end], 1):
+    rtt.total += sample
+    if add_carries(&rtt.samples, 1):
         trouble_of(core, facts).end[end].samples_high += 1
-    carried = add_square(&rtt.squares[end], &rtt.squares_high[end], <uint64_t>sample)
+    carried = add_square(&rtt.squares, &rtt.squares_high, <uint64_t>sample)
     if unlikely(carried != 0):
         trouble_of(core, facts).end[end].squares_high += carried
     if unlikely(sample >= LONG_RTT_NS):
         _note_long_rtt(&trouble_of(core, facts).end[end], sample)
         return
-    if sample < rtt_least(rtt, end):
-        rtt.min[end] = <uint32_t>sample
-        rtt.min_high[end] = <uint8_t>(sample >> 32)
-    if sample > rtt_greatest(rtt, end):
-        rtt.max[end] = <uint32_t>sample
-        rtt.max_high[end] = <uint8_t>(sample >> 32)
+    if sample < rtt_least(rtt):
+        rtt.min = <uint32_t>sample
+        rtt.min_high = <uint8_t>(sample >> 32)
+    if sample > rtt_greatest(rtt):
+        rtt.max = <uint32_t>sample
+        rtt.max_high = <uint8_t>(sample >> 32)
 
 # Where the peer's stream begins for the account of acknowledged bytes.
 cdef inline uint32_t stream_base(const Facts* facts, const Seq* seq, int end) noexcept nogil:
@@ -277,7 +277,7 @@ cdef inline void account_ack(Context* x) noexcept nogil:
                 trouble_of(x.core, x.facts).end[x.d].acked_bytes_high += 1
     if peer.marks & EM_TIMED and seq_ge(ack, x.flow.timed_end[1 - x.d]):
         peer.marks &= ~<uint16_t>EM_TIMED
-        rtt_add(x.core, x.facts, 1 - x.d, x.packet.time_ns - x.facts.rtt.timed_at[1 - x.d])
+        rtt_add(x.core, x.facts, 1 - x.d, x.packet.time_ns - x.facts.rtt[1 - x.d].timed_at)
 
 # The window that a taken segment announces. Before: TH_ACK or TH_SYN is set.
 cdef inline void account_window(Context* x) noexcept nogil:

@@ -128,19 +128,19 @@ cdef enum:
     OM_FIRST_ACK = 8         # ts_val holds the first acknowledgement instead
     OM_INFERRED = 16         # isn holds ISN + 1 as the peer's SYN-ACK acknowledged it, with OM_FIRST_SEQ
 
-# RTT samples (ns) of the segments that an end sent (the far side of the tap towards the peer), by that end. `samples`
-# and the sum of squares, of 80 bits here, may wrap: see EndTrouble. Least and greatest, of 40 bits, are those of the
-# samples below LONG_RTT_NS, 18 minutes.
+# RTT samples (ns) of the segments that one end sent (the far side of the tap towards the peer). `samples` and the sum of
+# squares, of 80 bits here, may wrap: see EndTrouble. Least and greatest, of 40 bits, are those of the samples below
+# LONG_RTT_NS, 18 minutes. For each end apart, so that most samples touch one cache line.
 cdef struct Rtt:
-    int64_t timed_at[2]      # timestamp of the end's timed segment, valid with its EM_TIMED
-    int64_t total[2]
-    uint64_t squares[2]
-    uint16_t squares_high[2]
-    uint32_t samples[2]
-    uint32_t min[2]
-    uint32_t max[2]
-    uint8_t min_high[2]
-    uint8_t max_high[2]
+    int64_t timed_at         # timestamp of the end's timed segment, valid with its EM_TIMED
+    int64_t total
+    uint64_t squares
+    uint32_t samples
+    uint32_t min
+    uint32_t max
+    uint16_t squares_high
+    uint8_t min_high
+    uint8_t max_high
 
 # Facts.marks
 cdef enum:
@@ -175,7 +175,7 @@ cdef enum:
 
 # The accessors of wide.pxd say what a value is where its short form here does not hold it.
 cdef struct Facts:
-    Rtt rtt
+    Rtt rtt[2]               # by the end that sent the segments
     int64_t born             # the record's first packet in input order
     uint32_t instant_low[INSTANTS]
     uint8_t instant_high[INSTANTS]

@@ -210,18 +210,18 @@ cdef inline int64_t two_words(uint32_t low, uint32_t high) noexcept nogil:
     return <int64_t>((<uint64_t>high << 32) | low)
 
 # Samples of what an end sent: between the tap and its peer.
-cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, int end, const EndTrouble* trouble) noexcept nogil:
-    cdef int64_t samples = two_words(rtt.samples[end], trouble.samples_high)
-    cdef int64_t least = rtt_least(rtt, end)
+cdef inline void put_rtt(Sink* s, int base, const Rtt* rtt, const EndTrouble* trouble) noexcept nogil:
+    cdef int64_t samples = two_words(rtt.samples, trouble.samples_high)
+    cdef int64_t least = rtt_least(rtt)
     put_int(s, base + COL_CLIENT_RTT_SAMPLES, samples)
     if samples == 0:
         return
     put_int(s, base + COL_CLIENT_RTT_MIN_NS, least if least != LONG_RTT_NS else trouble.long_rtt_min)
-    put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total[end] // samples)
-    put_int(s, base + COL_CLIENT_RTT_MAX_NS, trouble.long_rtt_max if trouble.long_rtt_min else rtt_greatest(rtt, end))
+    put_int(s, base + COL_CLIENT_RTT_MEAN_NS, rtt.total // samples)
+    put_int(s, base + COL_CLIENT_RTT_MAX_NS, trouble.long_rtt_max if trouble.long_rtt_min else rtt_greatest(rtt))
     put_int(s, base + COL_CLIENT_RTT_STDDEV_NS,
-            exact_stddev(<uint64_t>samples, <uint64_t>rtt.total[end], rtt.squares[end],
-                         (trouble.squares_high << 16) | rtt.squares_high[end]))
+            exact_stddev(<uint64_t>samples, <uint64_t>rtt.total, rtt.squares,
+                         (trouble.squares_high << 16) | rtt.squares_high))
 
 cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, const Facts* facts,
                               int end) noexcept nogil:
@@ -249,7 +249,7 @@ cdef inline void put_data_end(Sink* s, int base, Core* core, Flow* flow, const F
         put_int(s, base + COL_CLIENT_CAPTURE_DUPLICATES, trouble.capture_duplicates)
     if flow.seq[end].marks & EM_PAYLOAD:
         put_int(s, base + COL_CLIENT_FIRST_PAYLOAD, instant_of(core, facts, AT_PAYLOAD_0 + end))
-    put_rtt(s, base, &facts.rtt, 1 - end, &troubles.end[1 - end])
+    put_rtt(s, base, &facts.rtt[1 - end], &troubles.end[1 - end])
 
 cdef inline void put_trouble(Sink* s, Core* core, Facts* facts) noexcept nogil:
     cdef const Trouble* trouble = peek_trouble(core, facts)

@@ -72,7 +72,7 @@ cdef dict _end(Core* core, Flow* flow, Facts* facts, int end):
         "fin_seq": closing_of(core, facts).fin_seq[end] if seq.marks & EM_FIN else None,
         "fin_acknowledged": bool(seq.marks & EM_FIN_ACKED),
         "holes": holes,
-        "rtt_total": facts.rtt.total[1 - end],
+        "rtt_total": facts.rtt[1 - end].total,
     }
 
 

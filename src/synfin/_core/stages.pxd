@@ -129,10 +129,13 @@ cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil
             facts = <char*>facts_of(core, brief.flow)
             for at in range(0, sizeof(Facts), 64):
                 prefetch_write(facts + at)
-        elif brief.payload_bytes or flow.seq[1 - brief.sender].marks & EM_TIMED:
-            facts = <char*>&facts_of(core, brief.flow).rtt
+            continue
+        facts = <char*>&facts_of(core, brief.flow).rtt[1 - brief.sender]
+        if flow.seq[1 - brief.sender].marks & EM_TIMED:
             prefetch_write(facts)
             prefetch_write(facts + sizeof(Rtt) - 1)     # it may cross a line
+        if brief.payload_bytes and not flow.seq[brief.sender].marks & EM_TIMED:
+            prefetch_write(&facts_of(core, brief.flow).rtt[brief.sender].timed_at)
 
 # Starts loading the places in the order of eviction, and then those beside them. Before: Core.capped.
 cdef inline void prefetch_ages(Core* core, const Stages* stages) noexcept nogil:

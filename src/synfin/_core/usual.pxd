@@ -70,7 +70,7 @@ cdef inline bint track_usual(Core* core, const Brief* brief, int64_t time_ns) no
         if not sender.marks & EM_TIMED:
             sender.marks |= EM_TIMED
             flow.timed_end[d] = sender.nxt
-            facts_of(core, brief.flow).rtt.timed_at[d] = time_ns
+            facts_of(core, brief.flow).rtt[d].timed_at = time_ns
         if unlikely(add_carries(&end.payload_bytes, brief.payload_bytes)):
             _high_words(core, brief).payload_bytes_high += 1
     else:
@@ -93,7 +93,7 @@ cdef inline bint track_usual(Core* core, const Brief* brief, int64_t time_ns) no
     if peer.marks & EM_TIMED and seq_ge(brief.ack, flow.timed_end[1 - d]):
         peer.marks &= ~<uint16_t>EM_TIMED
         facts = facts_of(core, brief.flow)
-        rtt_add(core, facts, 1 - d, time_ns - facts.rtt.timed_at[1 - d])
+        rtt_add(core, facts, 1 - d, time_ns - facts.rtt[1 - d].timed_at)
     flow.last_seen = time_ns
     flow.last_effective = effective
     flow.deadline = effective + core.config.timeout[PH_OPEN]
