@@ -55,7 +55,7 @@ def track(*words: object) -> list[str]:
     return [sys.executable, "-m", "synfin", "track", "--json", *map(str, words)]
 
 
-@pytest.mark.parametrize(("limit", "output"), [(96, None), (192, None), (400, "rows.parquet"), (400, "rows.csv")])
+@pytest.mark.parametrize(("limit", "output"), [(96, None), (192, None), (512, "rows.parquet"), (512, "rows.csv")])
 def test_the_process_stays_below_the_limit(flood, tmp_path, limit, output):
     rows = [] if output is None else ["-o", tmp_path / output]
     code, most, summary = peak(track(flood, "--max-memory", f"{limit}M", *rows))
