@@ -92,11 +92,16 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     if not keep and batch.count:
         prefetch_oldest(&core.firsts, batch.packets[batch.count - 1].clock_ns, batch.count)
 
+# The record that the index names for a hash, 0: none. Another one may have the same hash.
+cdef inline uint32_t named_by(const Table* table, uint32_t hashed) noexcept nogil:
+    cdef uint32_t at = hashed & table.mask
+    while table.slots[at].flow and table.slots[at].hash != hashed:
+        at = (at + 1) & table.mask
+    return table.slots[at].flow
+
 # Starts loading the records that the slots name. A hint only: the record may end or begin before its packet's turn.
 cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
-    cdef const Slot* slots = core.table.slots
-    cdef uint32_t mask = core.table.mask
-    cdef uint32_t i, at
+    cdef uint32_t i
     cdef Flow* flow
     cdef Brief* brief
     for i in range(stages.count):
@@ -104,10 +109,7 @@ cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
         brief.flow = 0
         if brief.verdict != VD_SEGMENT:
             continue
-        at = brief.hash & mask
-        while slots[at].flow and slots[at].hash != brief.hash:
-            at = (at + 1) & mask
-        brief.flow = slots[at].flow
+        brief.flow = named_by(&core.table, brief.hash)
         if brief.flow:
             flow = flow_of(core, brief.flow)
             prefetch_write(flow)
@@ -185,8 +187,12 @@ cdef inline void track_whole(Core* core, Stages* stages, const PacketRef* packet
         watch_packet(core.watch, table_find(core, &stages.keys[i]), core.stats.packets)
 
 # Tracks the packet in hand as usual, where it is a usual segment.
-cdef inline bint track_as_usual(Core* core, const Brief* brief, int64_t time_ns) noexcept nogil:
-    if brief.verdict != VD_SEGMENT or not track_usual(core, brief, time_ns):
+cdef inline bint track_as_usual(Core* core, Brief* brief, int64_t time_ns) noexcept nogil:
+    if brief.verdict != VD_SEGMENT:
+        return False
+    if brief.flow == 0:
+        brief.flow = named_by(&core.table, brief.hash)   # begun in this batch
+    if not track_usual(core, brief, time_ns):
         return False
     if unlikely(core.capped):
         age_packet(core, brief.flow, PH_OPEN, PH_OPEN)
