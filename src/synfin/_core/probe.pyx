@@ -81,6 +81,20 @@ cdef tuple _tunnel(const Tunnel* tunnel):
     )
 
 
+# A packet as `decode` describes its arguments.
+cdef int _describe(PacketRef* packet, const uint8_t* data, uint32_t size, int link_type, wire_len, vlan_tci) except -1:
+    memset(packet, 0, sizeof(PacketRef))
+    packet.data = data
+    packet.captured_len = size
+    packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
+    packet.link_type = <uint16_t>link_type
+    if vlan_tci is not None:
+        packet.vlan_tci = <uint16_t>vlan_tci
+        packet.flags = PF_VLAN
+        packet.wire_len += 4
+    return 0
+
+
 def decode(
     data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: int | None = None, after: bytes = b"",
     verify: bool = False,
@@ -118,17 +132,9 @@ def decode(
     try:
         memcpy(copy, source, size)
         memcpy(copy + size, <const char*>after, len(after))
-        memset(&packet, 0, sizeof(PacketRef))
         memset(&segment, 0xAA, sizeof(Segment))
         memset(&tunnel, 0xAA, sizeof(Tunnel))
-        packet.data = copy
-        packet.captured_len = size
-        packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
-        packet.link_type = <uint16_t>link_type
-        if vlan_tci is not None:
-            packet.vlan_tci = <uint16_t>vlan_tci
-            packet.flags = PF_VLAN
-            packet.wire_len += 4
+        _describe(&packet, copy, size, link_type, wire_len, vlan_tci)
         verdict = decode_packet(&packet, &segment, &tunnel, verify)
         if verdict == VD_SEGMENT:
             return _segment(&segment)
@@ -161,16 +167,8 @@ def plain(data: bytes, link_type: int, wire_len: int | None = None, vlan_tci: in
         raise MemoryError
     try:
         memcpy(copy, source, size)
-        memset(&packet, 0, sizeof(PacketRef))
         memset(&brief, 0xAA, sizeof(Brief))
-        packet.data = copy
-        packet.captured_len = size
-        packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
-        packet.link_type = <uint16_t>link_type
-        if vlan_tci is not None:
-            packet.vlan_tci = <uint16_t>vlan_tci
-            packet.flags = PF_VLAN
-            packet.wire_len += 4
+        _describe(&packet, copy, size, link_type, wire_len, vlan_tci)
         if not brief_plain(&packet, _SEED, &brief):
             return None
         whole_of_plain(&packet, &brief, &segment, &key)
@@ -285,19 +283,12 @@ def filtered(bytes code not None, bytes data not None, wire_len=None, vlan_tci=N
     cdef uint8_t* copy = <uint8_t*>malloc(len(data) or 1)
     program.count = <uint32_t>(len(code) // sizeof(Instruction))
     program.steps = <Instruction*>malloc(len(code) or 1)
-    memset(&packet, 0, sizeof(PacketRef))
     try:
         if copy == NULL or program.steps == NULL:
             raise MemoryError
         memcpy(program.steps, <const char*>code, len(code))
         memcpy(copy, <const char*>data, size)
-        packet.data = copy
-        packet.captured_len = size
-        packet.wire_len = size if wire_len is None else <uint32_t>max(wire_len, size)
-        if vlan_tci is not None:
-            packet.vlan_tci = <uint16_t>vlan_tci
-            packet.flags = PF_VLAN
-            packet.wire_len += 4
+        _describe(&packet, copy, size, 0, wire_len, vlan_tci)
         return filter_accepts(&program, &packet) if filter_is_sound(&program) else None
     finally:
         free(program.steps)
