@@ -1,5 +1,5 @@
-# A batch on its way: every packet is decoded and hashed, what it will touch is prefetched, and then one after another is
-# tracked.
+# A batch on its way: every packet is decoded and hashed, and then one after another is tracked, while what the next ones
+# will touch is being loaded.
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
 from synfin._core.ages cimport age_of, age_packet
@@ -21,11 +21,17 @@ cdef extern from "core.h" nogil:
     void prefetch_read(const void* p)
     void prefetch_write(const void* p)
 
+cdef enum:
+    FLOWS_AHEAD = 16         # packets between the call for a record and its use,
+    FACTS_AHEAD = 8          # ... and for what else its packet needs
+
 # What a batch is on its way through the stages.
 cdef struct Stages:
     uint32_t count
     uint32_t at              # the packet in hand, where a full sink stopped the last call
     bint stepping            # ... after it was tracked, before the clock stepped back
+    uint32_t named           # the next packet whose record is to be loaded,
+    uint32_t asked           # ... and the next whose facts are
     Brief briefs[BATCH_PACKETS]
     # Of packets whose brief does not say enough:
     Segment segments[BATCH_PACKETS]
@@ -80,6 +86,7 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     stages.count = batch.count
     stages.at = 0
     stages.stepping = False
+    stages.named = stages.asked = 0
     note_times(core, batch)
     for i in range(batch.count):
         brief = &stages.briefs[i]
@@ -99,58 +106,75 @@ cdef inline uint32_t named_by(const Table* table, uint32_t hashed) noexcept nogi
         at = (at + 1) & table.mask
     return table.slots[at].flow
 
-# Starts loading the records that the slots name. A hint only: the record may end or begin before its packet's turn.
-cdef inline void prefetch_flows(Core* core, Stages* stages) noexcept nogil:
-    cdef uint32_t i
+# Starts loading the record that the index names. A hint only: the record may end or begin before its packet's turn.
+cdef inline void prefetch_flow(Core* core, Brief* brief) noexcept nogil:
     cdef Flow* flow
-    cdef Brief* brief
-    for i in range(stages.count):
-        brief = &stages.briefs[i]
-        brief.flow = 0
-        if brief.verdict != VD_SEGMENT:
-            continue
-        brief.flow = named_by(&core.table, brief.hash)
-        if brief.flow:
-            flow = flow_of(core, brief.flow)
-            prefetch_write(flow)
-            prefetch_write(<char*>flow + 64)
-
-# Starts loading the facts that packets of open connections need: the RTT sums, where a segment may begin or complete a
-# sample; and what a SYN, FIN or RST will write.
-cdef inline void prefetch_facts(Core* core, const Stages* stages) noexcept nogil:
-    cdef uint32_t i, at
-    cdef char* facts
-    cdef const Flow* flow
-    cdef const Brief* brief
-    for i in range(stages.count):
-        brief = &stages.briefs[i]
-        if brief.flow == 0:
-            continue
+    brief.flow = 0
+    if brief.verdict != VD_SEGMENT:
+        return
+    brief.flow = named_by(&core.table, brief.hash)
+    if brief.flow:
         flow = flow_of(core, brief.flow)
-        if flow.phase != PH_OPEN:
-            facts = <char*>facts_of(core, brief.flow)
-            for at in range(0, sizeof(Facts), 64):
-                prefetch_write(facts + at)
-            continue
-        facts = <char*>&facts_of(core, brief.flow).rtt[1 - brief.sender]
-        if flow.seq[1 - brief.sender].marks & EM_TIMED:
-            prefetch_write(facts)
-            prefetch_write(facts + sizeof(Rtt) - 1)     # it may cross a line
-        if brief.payload_bytes and not flow.seq[brief.sender].marks & EM_TIMED:
-            prefetch_write(&facts_of(core, brief.flow).rtt[brief.sender].timed_at)
+        prefetch_write(flow)
+        prefetch_write(<char*>flow + 64)
 
-# Starts loading the places in the order of eviction, and then those beside them. Before: Core.capped.
-cdef inline void prefetch_ages(Core* core, const Stages* stages) noexcept nogil:
-    cdef uint32_t i
+# Starts loading what else the record's packet needs. In an open connection: the addresses of IPv6, the RTT sums where a
+# segment may begin or complete a sample, and the instants where it brings an end's first payload. Otherwise it is a
+# SYN, FIN or RST, or answers one, and may write all the facts.
+cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
+    cdef uint32_t at
+    cdef char* facts
+    cdef char* sums
+    cdef const Flow* flow
+    cdef uint16_t marks
+    if brief.flow == 0:
+        return
+    flow = flow_of(core, brief.flow)
+    facts = <char*>facts_of(core, brief.flow)
+    marks = flow.seq[brief.sender].marks
+    if flow.marks & FM_IPV6:
+        prefetch_read(arena_at(&core.address_pairs, flow.key_low))
+    if flow.phase != PH_OPEN or brief.flags & (TH_SYN | TH_FIN | TH_RST):
+        for at in range(0, sizeof(Facts), 64):
+            prefetch_write(facts + at)
+        prefetch_write(facts + sizeof(Facts) - 1)       # they begin anywhere in a line
+        return
+    if flow.seq[1 - brief.sender].marks & EM_TIMED:
+        sums = <char*>&(<Facts*>facts).rtt[1 - brief.sender]
+        prefetch_write(sums)
+        prefetch_write(sums + sizeof(Rtt) - 1)
+    if brief.payload_bytes and not marks & EM_TIMED:
+        prefetch_write(&(<Facts*>facts).rtt[brief.sender].timed_at)
+    if brief.payload_bytes and not marks & EM_PAYLOAD:
+        prefetch_write(&(<Facts*>facts).born)
+        prefetch_write(&(<Facts*>facts).extra)
+        prefetch_write(&(<Facts*>facts).marks)
+
+# Starts loading a record's place in the order of eviction, and then those beside it. Before: Core.capped.
+cdef inline void prefetch_age(Core* core, const Brief* brief) noexcept nogil:
+    if brief.flow:
+        prefetch_write(age_of(core, brief.flow))
+
+cdef inline void prefetch_ages_beside(Core* core, const Brief* brief) noexcept nogil:
     cdef const Age* age
-    for i in range(stages.count):
-        if stages.briefs[i].flow:
-            prefetch_write(age_of(core, stages.briefs[i].flow))
-    for i in range(stages.count):
-        if stages.briefs[i].flow:
-            age = age_of(core, stages.briefs[i].flow)
-            prefetch_write(age_of(core, age.older))
-            prefetch_write(age_of(core, age.newer))
+    if brief.flow:
+        age = age_of(core, brief.flow)
+        prefetch_write(age_of(core, age.older))
+        prefetch_write(age_of(core, age.newer))
+
+# Before the packet in hand is tracked, what packets some way behind it will touch starts loading, each thing when what
+# points to it has arrived: so memory works while the core computes.
+cdef inline void prefetch_ahead(Core* core, Stages* stages) noexcept nogil:
+    while stages.named < stages.count and stages.named <= stages.at + FLOWS_AHEAD:
+        prefetch_flow(core, &stages.briefs[stages.named])
+        if unlikely(core.capped):
+            prefetch_age(core, &stages.briefs[stages.named])
+        stages.named += 1
+    while stages.asked < stages.named and stages.asked <= stages.at + FACTS_AHEAD:
+        prefetch_facts(core, &stages.briefs[stages.asked])
+        if unlikely(core.capped):
+            prefetch_ages_beside(core, &stages.briefs[stages.asked])
+        stages.asked += 1
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:
@@ -208,6 +232,7 @@ cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noe
     cdef const PacketRef* packet
     while stages.at < stages.count:
         packet = &batch.packets[stages.at]
+        prefetch_ahead(core, stages)
         if not stages.stepping:
             if core.clock == NEVER:
                 start_clock(core, packet.clock_ns)
