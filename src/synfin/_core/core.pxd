@@ -105,9 +105,10 @@ cdef struct Core:
     Arena address_pairs
     Arena extras
     Arena wides
-    Arena closings
     Arena troubles
     Arena copies
+    Arena copy_pairs
+    Arena helds
     Arena vlans
     Arena tunnels
     Arena others             # same numbers as flows; empty unless Config.others
@@ -170,10 +171,13 @@ cdef inline Trouble* trouble_of(Core* core, Facts* facts) noexcept nogil:
     return <Trouble*>block_of(&core.troubles, &extra_of(core, facts).trouble, sizeof(Trouble))
 
 cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
-    return <Closing*>block_of(&core.closings, &extra_of(core, facts).closing, sizeof(Closing))
+    return &extra_of(core, facts).closing
 
 cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
     return <Copies*>block_of(&core.copies, &extra_of(core, facts).copies, sizeof(Copies))
+
+cdef inline Held* held_of(Core* core, Facts* facts) noexcept nogil:
+    return <Held*>block_of(&core.helds, &copies_of(core, facts).held, sizeof(Held))
 
 # The same to look at only: where the record has no such block, one of zeros.
 cdef inline const Extra* peek_extra(Core* core, const Facts* facts) noexcept nogil:
@@ -183,7 +187,7 @@ cdef inline const Trouble* peek_trouble(Core* core, const Facts* facts) noexcept
     return <const Trouble*>block_at(&core.troubles, peek_extra(core, facts).trouble, sizeof(Trouble))
 
 cdef inline const Closing* peek_closing(Core* core, const Facts* facts) noexcept nogil:
-    return <const Closing*>block_at(&core.closings, peek_extra(core, facts).closing, sizeof(Closing))
+    return &peek_extra(core, facts).closing
 
 cdef inline const Copies* peek_copies(Core* core, const Facts* facts) noexcept nogil:
     return <const Copies*>block_at(&core.copies, peek_extra(core, facts).copies, sizeof(Copies))

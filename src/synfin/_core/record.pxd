@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.ages cimport age_forget, age_oldest, rank_of
 from synfin._core.border cimport release_held
+from synfin._core.copies cimport forget_copies
 from synfin._core.core cimport *
 from synfin._core.others cimport keep_held_others
 from synfin._core.row cimport handshake_outcome, put_row
@@ -12,12 +13,20 @@ cdef inline void give_back(Arena* arena, uint32_t number) noexcept nogil:
     if number:
         arena_give(arena, number)
 
+# Before: a held SYN has been released or begins a record.
+cdef inline void release_copies(Core* core, uint32_t number) noexcept nogil:
+    cdef Copies* copies = <Copies*>arena_at(&core.copies, number)
+    forget_copies(core, &copies.end[0])
+    forget_copies(core, &copies.end[1])
+    give_back(&core.helds, copies.held)
+    arena_give(&core.copies, number)
+
 cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
     cdef const Extra* extra = peek_extra(core, facts)
     if facts.extra:
-        give_back(&core.closings, extra.closing)
         give_back(&core.troubles, extra.trouble)
-        give_back(&core.copies, extra.copies)
+        if extra.copies:
+            release_copies(core, extra.copies)
         give_back(&core.vlans, extra.vlans)
         give_back(&core.tunnels, extra.tunnel)
         give_back(&core.wides, extra.wide)
