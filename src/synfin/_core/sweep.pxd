@@ -6,7 +6,7 @@ from libc.string cimport memset
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, forget_all
 from synfin._core.parts cimport part_put, parts_full
-from synfin._core.record cimport end_record, expire_record
+from synfin._core.record cimport end_record, expire_record, prefetch_around, prefetch_record
 from synfin._core.sink cimport put_int
 
 cdef enum:
@@ -18,10 +18,11 @@ cdef inline bint rows_full(const Sink* sink) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ deadlines
 
-# Meets the deadlines up to `until` in one bucket. Returns False when the sink is full.
+# Meets the deadlines up to `until` in one bucket. Returns False when the sink is full. While one record is in hand, the
+# next but one is being loaded, and what the next one's end will touch.
 cdef inline bint sweep_bucket(Core* core, uint16_t slot, int64_t until) noexcept nogil:
     cdef uint32_t number = core.wheel.heads[slot]
-    cdef uint32_t next_number
+    cdef uint32_t next_number, later
     cdef uint16_t to
     cdef Facts* facts
     cdef Flow* flow
@@ -29,6 +30,11 @@ cdef inline bint sweep_bucket(Core* core, uint16_t slot, int64_t until) noexcept
         flow = flow_of(core, number)
         facts = facts_of(core, number)
         next_number = facts.timer_next
+        if next_number:
+            prefetch_around(core, facts_of(core, next_number))
+            later = facts_of(core, next_number).timer_next
+            if later:
+                prefetch_record(core, later)
         if flow.deadline <= until:
             if rows_full(&core.rows):
                 return False
