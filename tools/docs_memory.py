@@ -24,10 +24,11 @@ _DRAWN = {
 _BLOCKS = {
     "Slot": "each entry of the index, of which three eighths to three quarters are in use",
     "AddressPair": "each IPv6 connection",
-    "Extra": "the first of the following",
+    "Extra": "a FIN or a RST, or the first of the following",
     "Copies": "SYNs or SYN-ACKs that came again, or a SYN held beside the record",
+    "CopyPair": "each two of them that are remembered, at most four for an end",
+    "Held": "a SYN held beside the record",
     "Trouble": "holes, resends and what else is odd",
-    "Closing": "a FIN or a RST",
     "Vlans": "several VLANs",
     "Tunnel": "the first packet came in a tunnel",
     "Wide": "an instant, a round trip, an option of a SYN or a number that does not fit its place in Facts",

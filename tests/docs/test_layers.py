@@ -35,8 +35,8 @@ MAY_USE = {
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
-    "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "intervals", "parts", "core", "ages", "wide", "data", "usual", "machine", "copies",
-    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "memory", "stages", "account", "batch",
+    "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "intervals", "parts", "core", "ages", "wide", "data", "machine", "copies",
+    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "usual", "quote", "sweep", "memory", "stages", "account", "batch",
     "block", "snapshot", "route", "merging", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}

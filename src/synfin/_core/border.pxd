@@ -2,7 +2,7 @@
 # is held beside a record until something proves that it opened a new connection.
 from libc.stdint cimport int64_t, uint32_t
 
-from synfin._core.copies cimport note_offer, read_opening, ring_at, ring_push, set_window_shifts
+from synfin._core.copies cimport copy_at, forget_copies, note_offer, push_copy, read_opening, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.data cimport note_record_vlan, note_vlan
 from synfin._core.opening cimport is_late_opening
@@ -23,8 +23,8 @@ cdef inline bint proves_held(Context* x) noexcept nogil:
     cdef uint32_t isn
     if not x.flow.marks & FM_HELD:
         return False
-    held = &copies_of(x.core, x.facts).held
-    isn = held.ring.copies[0].opening.isn
+    held = held_of(x.core, x.facts)
+    isn = held.isn
     if held.end != x.d:
         return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
                 and x.segment.flags & TH_ACK
@@ -104,7 +104,7 @@ cdef inline void _add_wide(uint32_t* low, uint32_t* high, int64_t amount) noexce
     high[0] = <uint32_t>(amount >> 32)
 
 cdef inline void count_held(End* end, EndTrouble* trouble, const Held* held) noexcept nogil:
-    _add_wide(&end.packets, &trouble.packets_high, held.count)
+    _add_wide(&end.packets, &trouble.packets_high, held.copies.total)
     _add_wide(&end.ip_bytes, &trouble.ip_bytes_high, held.ip_bytes)
     _add_wide(&end.payload_bytes, &trouble.payload_bytes_high, held.payload_bytes)
 
@@ -115,21 +115,22 @@ cdef inline void release_held(Core* core, Flow* flow, Facts* facts) noexcept nog
     if not flow.marks & FM_HELD:
         return
     flow.marks &= ~<uint8_t>FM_HELD
-    held = &copies_of(core, facts).held
+    held = held_of(core, facts)
     trouble = trouble_of(core, facts)
     count_held(&flow.end[held.end], &trouble.end[held.end], held)
     trouble.end[held.end].repeated_bytes += held.payload_bytes
     flow.last_seen = held.largest_ns if held.largest_ns > flow.last_seen else flow.last_seen
     note_seen(core, facts, held.smallest_ns)
     release_vlans(core, facts, held)
-    trouble.odd_syns += held.count
+    trouble.odd_syns += held.copies.total
+    forget_copies(core, &held.copies)
 
 cdef inline void hold_syn(Context* x) noexcept nogil:
-    cdef Held* held = &copies_of(x.core, x.facts).held
+    cdef Held* held = held_of(x.core, x.facts)
     cdef Options options
     cdef Opening opening
     cdef bint again = (x.flow.marks & FM_HELD and held.end == x.d
-                       and held.ring.copies[0].opening.isn == x.segment.seq)
+                       and held.isn == x.segment.seq)
     if x.core.config.others:
         hold_others(x, again)
     tcp_options(x.segment, &options)
@@ -141,6 +142,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
         x.flow.marks |= FM_HELD
         memset(held, 0, sizeof(Held))
         held.end = x.d
+        held.isn = x.segment.seq
         held.first_ns = held.smallest_ns = held.largest_ns = x.packet.time_ns
         held.first_packet = x.packet.number
         held.first_file = x.packet.file_id
@@ -158,27 +160,28 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     held.last_ns = x.packet.time_ns
     held.smallest_ns = x.packet.time_ns if x.packet.time_ns < held.smallest_ns else held.smallest_ns
     held.largest_ns = x.packet.time_ns if x.packet.time_ns > held.largest_ns else held.largest_ns
-    held.count += 1
     held.ip_bytes += x.segment.ip_bytes
     held.payload_bytes += x.segment.payload_bytes
-    ring_push(&held.ring, x.packet.time_ns, &opening, x.segment.seq + 1 + x.segment.payload_bytes)
+    push_copy(x.core, &held.copies, x.packet.time_ns, &opening, x.segment.seq + 1 + x.segment.payload_bytes)
     x.flow.seq[x.d].marks |= EM_SEEN
 
-# Fills a new record with what the held SYN and its resends were. Before: x.flow is the new record, without a packet.
-cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
+# Fills a new record with what the held SYN and its resends were; their copies become its own. Before: x.flow is the new
+# record, without a packet.
+cdef inline void begin_from_held(Context* x, Held* held) noexcept nogil:
     cdef Core* core = x.core
     cdef Flow* flow = x.flow
     cdef Facts* facts = x.facts
     cdef int d = held.end
-    cdef const Copy* first = ring_at(&held.ring, 0)
+    cdef int64_t count = held.copies.total
+    cdef Opening first = copy_at(core, &held.copies, 0).opening
     cdef Options options
     cdef Copies* copies
     cdef EndTrouble* trouble
     cdef Seq* sender = &flow.seq[d]
-    set_first(core, facts, d, held.first_ns, held.ring.copies[0].opening.isn)
+    set_first(core, facts, d, held.first_ns, held.isn)
     note_seen(core, facts, held.smallest_ns)
     flow.last_seen = held.largest_ns
-    if held.count == 1:
+    if count == 1:
         flow.end[d].packets = 1
         flow.end[d].ip_bytes = <uint32_t>held.ip_bytes
         flow.end[d].payload_bytes = held.payload
@@ -191,16 +194,17 @@ cdef inline void begin_from_held(Context* x, const Held* held) noexcept nogil:
     facts.vlan_first = held.vlan
     if held.vlans:
         extra_of(core, facts).vlans = held.vlans
-    keep_opening(core, facts, d, &first.opening)
+    keep_opening(core, facts, d, &first)
     facts.marks |= FF_SYN_CAME
-    if held.count > 1:
+    if count == 1:
+        forget_copies(core, &held.copies)
+    else:
         copies = copies_of(core, facts)
-        copies.end[d].ring = held.ring
-        copies.end[d].total = held.count
-        copies.syn_count[SK_SYN] = held.count
+        copies.end[d] = held.copies
+        copies.syn_count[SK_SYN] = count
         copies.syn_last[SK_SYN] = held.last_ns
     memset(&options, 0, sizeof(Options))
-    options.has = first.opening.has
+    options.has = first.has
     options.fast_open = held.fast_open
     note_offer(core, facts, held.flags, &options, held.payload)
     sender.marks = EM_SEEN | EM_SYN | EM_BARE_SYN | EM_NXT | EM_WINDOW

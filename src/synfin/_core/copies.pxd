@@ -80,22 +80,30 @@ cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ copies
 
-cdef inline void ring_push(Ring* ring, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
-    cdef Copy* copy = &ring.copies[ring.next]
+cdef inline void push_copy(Core* core, EndCopies* copies, int64_t time_ns, const Opening* opening,
+                           uint32_t seq_end) noexcept nogil:
+    cdef uint32_t place = <uint32_t>copies.total & (MAX_COPIES - 1)
+    cdef Copy* copy = &(<CopyPair*>block_of(&core.copy_pairs, &copies.pairs[place >> 1], sizeof(CopyPair))).copies[place & 1]
     copy.time_ns = time_ns
     copy.opening = opening[0]
     copy.seq_end = seq_end
-    ring.next = (ring.next + 1) % MAX_COPIES
-    if ring.count < MAX_COPIES:
-        ring.count += 1
-
-# The i-th remembered copy, the oldest one first.
-cdef inline const Copy* ring_at(const Ring* ring, int i) noexcept nogil:
-    return &ring.copies[(ring.next + MAX_COPIES - ring.count + i) % MAX_COPIES]
-
-cdef inline void push_copy(EndCopies* copies, int64_t time_ns, const Opening* opening, uint32_t seq_end) noexcept nogil:
-    ring_push(&copies.ring, time_ns, opening, seq_end)
     copies.total += 1
+
+cdef inline int copies_kept(const EndCopies* copies) noexcept nogil:
+    return <int>copies.total if copies.total < MAX_COPIES else MAX_COPIES
+
+# The i-th of them, the oldest one first.
+cdef inline const Copy* copy_at(Core* core, const EndCopies* copies, int i) noexcept nogil:
+    cdef uint32_t place = <uint32_t>(copies.total - copies_kept(copies) + i) & (MAX_COPIES - 1)
+    return &(<const CopyPair*>block_at(&core.copy_pairs, copies.pairs[place >> 1], sizeof(CopyPair))).copies[place & 1]
+
+# Forgets them all; their blocks are free again.
+cdef inline void forget_copies(Core* core, EndCopies* copies) noexcept nogil:
+    cdef int i
+    for i in range(COPY_PAIRS):
+        if copies.pairs[i]:
+            arena_give(&core.copy_pairs, copies.pairs[i])
+    memset(copies, 0, sizeof(EndCopies))
 
 # Remembers a SYN or SYN-ACK of the sender until the peer has answered. The usual single one stands in Facts alone, its
 # time as an instant. Before: that is not yet changed by this segment.
@@ -114,8 +122,8 @@ cdef inline void remember_copy(Context* x, const Opening* opening) noexcept nogi
     copies = &copies_of(x.core, x.facts).end[x.d]
     if copies.total == 0 and x.flow.seq[x.d].marks & EM_SYN:
         read_back(x.core, x.facts, x.d, &first)
-        push_copy(copies, first_time_of(x.core, x.facts, client), &first, first.isn + 1)
-    push_copy(copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
+        push_copy(x.core, copies, first_time_of(x.core, x.facts, client), &first, first.isn + 1)
+    push_copy(x.core, copies, x.packet.time_ns, opening, x.segment.seq + 1 + x.segment.payload_bytes)
 
 # Counts a SYN or SYN-ACK; `kind` is SK_*.
 cdef inline void note_time(Context* x, int kind) noexcept nogil:

@@ -105,9 +105,10 @@ cdef struct Core:
     Arena address_pairs
     Arena extras
     Arena wides
-    Arena closings
     Arena troubles
     Arena copies
+    Arena copy_pairs
+    Arena helds
     Arena vlans
     Arena tunnels
     Arena others             # same numbers as flows; empty unless Config.others
@@ -158,22 +159,25 @@ cdef inline void* block_at(const Arena* arena, uint32_t number, uint64_t size) n
     return arena.chunks[number >> BLOCKS_SHIFT] + (number & ((1 << BLOCKS_SHIFT) - 1)) * size
 
 # The block of a record whose number stands at `number`; it is taken where there is none.
-cdef inline void* block_of(Arena* arena, uint32_t* number) noexcept nogil:
+cdef inline void* block_of(Arena* arena, uint32_t* number, uint64_t size) noexcept nogil:
     if unlikely(number[0] == 0):
         number[0] = arena_take(arena)
-    return arena_at(arena, number[0])
+    return block_at(arena, number[0], size)
 
 cdef inline Extra* extra_of(Core* core, Facts* facts) noexcept nogil:
-    return <Extra*>block_of(&core.extras, &facts.extra)
+    return <Extra*>block_of(&core.extras, &facts.extra, sizeof(Extra))
 
 cdef inline Trouble* trouble_of(Core* core, Facts* facts) noexcept nogil:
-    return <Trouble*>block_of(&core.troubles, &extra_of(core, facts).trouble)
+    return <Trouble*>block_of(&core.troubles, &extra_of(core, facts).trouble, sizeof(Trouble))
 
 cdef inline Closing* closing_of(Core* core, Facts* facts) noexcept nogil:
-    return <Closing*>block_of(&core.closings, &extra_of(core, facts).closing)
+    return &extra_of(core, facts).closing
 
 cdef inline Copies* copies_of(Core* core, Facts* facts) noexcept nogil:
-    return <Copies*>block_of(&core.copies, &extra_of(core, facts).copies)
+    return <Copies*>block_of(&core.copies, &extra_of(core, facts).copies, sizeof(Copies))
+
+cdef inline Held* held_of(Core* core, Facts* facts) noexcept nogil:
+    return <Held*>block_of(&core.helds, &copies_of(core, facts).held, sizeof(Held))
 
 # The same to look at only: where the record has no such block, one of zeros.
 cdef inline const Extra* peek_extra(Core* core, const Facts* facts) noexcept nogil:
@@ -183,7 +187,7 @@ cdef inline const Trouble* peek_trouble(Core* core, const Facts* facts) noexcept
     return <const Trouble*>block_at(&core.troubles, peek_extra(core, facts).trouble, sizeof(Trouble))
 
 cdef inline const Closing* peek_closing(Core* core, const Facts* facts) noexcept nogil:
-    return <const Closing*>block_at(&core.closings, peek_extra(core, facts).closing, sizeof(Closing))
+    return &peek_extra(core, facts).closing
 
 cdef inline const Copies* peek_copies(Core* core, const Facts* facts) noexcept nogil:
     return <const Copies*>block_at(&core.copies, peek_extra(core, facts).copies, sizeof(Copies))
@@ -196,7 +200,7 @@ cdef inline Tunnel* tunnel_of(Core* core, const Facts* facts) noexcept nogil:
 # Before: the record has none.
 cdef inline void keep_tunnel(Core* core, Facts* facts, const Tunnel* tunnel) noexcept nogil:
     if tunnel != NULL:
-        (<Tunnel*>block_of(&core.tunnels, &extra_of(core, facts).tunnel))[0] = tunnel[0]
+        (<Tunnel*>block_of(&core.tunnels, &extra_of(core, facts).tunnel, sizeof(Tunnel)))[0] = tunnel[0]
 
 cdef inline bint same_tunnel(const Tunnel* a, const Tunnel* b) noexcept nogil:
     if a == NULL or b == NULL:
@@ -215,48 +219,45 @@ cdef inline Others* others_of(Core* core, uint32_t number) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ gauges
 
-# What the gauges see of a record: both states (0: none that is counted) and five yes-or-no facts, in one word.
-cdef inline uint32_t face_of(const Flow* flow) noexcept nogil:
-    cdef uint32_t face = ((flow.state[0] if flow.state[0] >= ST_SYN_SENT else 0)
-                          | (<uint32_t>(flow.state[1] if flow.state[1] >= ST_SYN_SENT else 0) << 4))
-    cdef uint16_t m0 = flow.seq[0].marks
-    cdef uint16_t m1 = flow.seq[1].marks
-    if flow.phase == PH_CLOSED or flow.phase == PH_RESET:
-        return face
-    if flow.phase == PH_SYN and (m0 | m1) & EM_UNREACHABLE:
-        return face
-    face |= 1 << 8
-    if flow.phase == PH_SYN:
-        face |= 1 << 9
-    elif flow.phase == PH_SYNACK:
-        face |= 1 << 10
-    elif ((m0 ^ m1) & EM_FIN) and ((m0 if m0 & EM_FIN else m1) & EM_FIN_ACKED):
-        face |= 1 << 11
-    if flow.marks & FM_NOT_SEEN:
-        face |= 1 << 12
-    return face
+# What the gauges see of a record: both states (0: none that is counted), and above them its traits: five yes-or-no facts in
+# the order of the gauges from G_CONNECTIONS on. Which traits a phase can have is a byte for each phase; in PH_SYN, none
+# while an ICMP error says that the SYN did not arrive. Hardly a branch: every packet that is not usual asks twice.
+cdef enum:
+    TRAITS_SYN = 0x13        # connections, opening, midstream
+    TRAITS_SYNACK = 0x15     # connections, half_open, midstream
+    TRAITS_OPEN = 0x19       # connections, half_closed, midstream
 
-cdef inline void _count_face(Intervals* iv, int64_t slice_number, uint32_t face, int sign) noexcept nogil:
-    cdef int state = face & 15
-    cdef int bit
-    if state >= ST_SYN_SENT:
-        interval_gauge(iv, slice_number, state - ST_SYN_SENT, sign)
-    state = (face >> 4) & 15
-    if state >= ST_SYN_SENT:
-        interval_gauge(iv, slice_number, state - ST_SYN_SENT, sign)
-    for bit in range(5):
-        if (face >> (8 + bit)) & 1:
-            interval_gauge(iv, slice_number, G_CONNECTIONS + bit, sign)
+cdef inline uint32_t _gauged(uint8_t state) noexcept nogil:
+    return state if state >= ST_SYN_SENT else 0
+
+cdef inline uint32_t face_of(const Flow* flow) noexcept nogil:
+    cdef uint64_t by_phase = ((<uint64_t>TRAITS_SYN << 8 * PH_SYN) | (<uint64_t>TRAITS_SYNACK << 8 * PH_SYNACK)
+                              | (<uint64_t>TRAITS_OPEN << 8 * PH_OPEN) | (<uint64_t>TRAITS_OPEN << 8 * PH_ONE_SIDED)
+                              | (<uint64_t>TRAITS_OPEN << 8 * PH_CLOSING))
+    cdef uint32_t either = flow.seq[0].marks | flow.seq[1].marks
+    cdef uint32_t one = flow.seq[0].marks ^ flow.seq[1].marks
+    cdef uint32_t half_closed = ((one & EM_FIN) != 0) & ((either & EM_FIN_ACKED) != 0)
+    cdef uint32_t midstream = (flow.marks & FM_NOT_SEEN) != 0
+    cdef uint32_t traits = (by_phase >> 8 * flow.phase) & (7 | half_closed << 3 | midstream << 4)
+    if unlikely(either & EM_UNREACHABLE) and flow.phase == PH_SYN:
+        traits = 0
+    return _gauged(flow.state[0]) | _gauged(flow.state[1]) << 4 | traits << 8
+
+cdef inline void _count_face(Slice* s, uint32_t face, int sign) noexcept nogil:
+    s.states[face & 15] += sign
+    s.states[(face >> 4) & 15] += sign
+    s.traits[face >> 8] += sign
 
 # A record's face changed at effective time (0: there was, or is, none).
 cdef inline void face_change(Core* core, int64_t effective, uint32_t before, uint32_t after) noexcept nogil:
-    cdef int64_t number
+    cdef Slice* s
     if before == after:
         return
-    number = interval_slice_at(&core.intervals, effective)
-    _count_face(&core.intervals, number, before, -1)
-    _count_face(&core.intervals, number, after, 1)
-    core.intervals.intervals[floor_div(number, SLICES) & core.intervals.interval_mask].used = True
+    s = &core.intervals.slices[interval_slice_at(&core.intervals, effective) & core.intervals.slice_mask]
+    s.used = True
+    _count_face(s, before, -1)
+    _count_face(s, after, 1)
+    interval_at(&core.intervals, effective).used = True
 
 # ------------------------------------------------------------------------------------------------ timers
 

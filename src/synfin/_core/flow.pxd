@@ -1,8 +1,9 @@
 # One connection in memory. Flow holds what every packet needs: 128 bytes, two cache lines: sequence numbers and deadline,
 # and what is counted. Facts (the same number in a second arena) begins with what an RTT sample needs; the rest is written
 # at the opening or at the end, as short as it usually is. What most connections never have lives in blocks that are taken
-# when it first occurs, and found through Extra: Trouble, Closing, Copies, Vlans, the Tunnel of types.pxd, and Wide for
-# values that do not fit their short form in Facts. What is counted in 32 bits wraps into a high word in Trouble.
+# when it first occurs: Extra, in which the Closing lies, and by numbers that stand there Trouble, Copies, Vlans, the Tunnel
+# of types.pxd, and Wide for values that do not fit their short form in Facts. What is counted in 32 bits wraps into a high
+# word in Trouble.
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.types cimport Tunnel
@@ -38,7 +39,7 @@ cdef enum:
     FM_NOT_SEEN = 2          # begun midstream
     FM_IPV6 = 4
     FM_CLIENT_IS_1 = 8       # the client is end 1
-    FM_HELD = 16             # a SYN of unproven worth is held beside the record (Copies.held)
+    FM_HELD = 16             # a SYN of unproven worth is held beside the record (Held)
     FM_UNSCALED_0 = 32       # end 0's last window came in a SYN or SYN-ACK: never scaled
     FM_UNSCALED_1 = 64
     FM_BEGAN_WITH_SYN = 128  # no SYN or SYN-ACK can come late
@@ -190,15 +191,6 @@ cdef struct Facts:
     uint16_t marks           # FF_*
     uint16_t vlan_first      # the record's only one where it is part of the key
 
-# Numbers of a record's blocks, 0: none.
-cdef struct Extra:
-    uint32_t closing
-    uint32_t trouble
-    uint32_t copies
-    uint32_t vlans
-    uint32_t tunnel          # of the first packet
-    uint32_t wide
-
 # Values that do not fit Facts, each valid with its mark.
 cdef struct Wide:
     int64_t instants[INSTANTS]   # by AT_*
@@ -263,28 +255,38 @@ cdef struct Trouble:
     uint8_t icmp_type        # valid with FF_UNREACHABLE
     uint8_t icmp_code
 
+# What FINs and RSTs said; first what the usual close needs.
 cdef struct Closing:
     int64_t fin_seen[2]
     int64_t fin_count[2]
-    int64_t rst_count[2]
-    int64_t rst_rejected
-    int64_t rst_seen
-    int64_t closed_at        # the packet that closed or reset the connection
-    int64_t time_wait_start
-    int64_t fin_rtt
-    int64_t payload_after_fin
-    int64_t packets_after_close
     uint32_t fin_seq[2]      # sequence number of the first FIN itself
     uint32_t fin_ack[2]      # acknowledgement in its segment
     uint8_t has              # CM_*
     uint8_t first_fin        # end of the first FIN in input order, valid with CM_FIN
     uint8_t closer           # end that closed first (differs where the tap swapped the FINs)
     uint8_t shape            # CL_*, valid with CM_SHAPE
-    uint8_t rst_by           # end of the first accepted RST, valid with CM_RST
-    uint8_t rst_ttl
     uint8_t time_wait        # bit e: end e entered TIME-WAIT
     uint8_t time_wait_end    # TWE_*, valid with CM_TIME_WAIT_END
     uint8_t fin_resent       # bit e: end e's first FIN came again
+    uint8_t rst_by           # end of the first accepted RST, valid with CM_RST
+    uint8_t rst_ttl
+    int64_t fin_rtt
+    int64_t closed_at        # the packet that closed or reset the connection
+    int64_t time_wait_start
+    int64_t packets_after_close
+    int64_t payload_after_fin
+    int64_t rst_count[2]
+    int64_t rst_rejected
+    int64_t rst_seen
+
+# What few open connections have, but every one that closes: so one block less to find for its last packets.
+cdef struct Extra:
+    Closing closing
+    uint32_t trouble         # numbers of further blocks, 0: none
+    uint32_t copies
+    uint32_t vlans
+    uint32_t tunnel          # of the first packet
+    uint32_t wide
 
 cdef enum:
     CM_FIN = 1
@@ -303,13 +305,16 @@ cdef struct Copy:
     uint32_t seq_end
 
 cdef enum:
-    MAX_COPIES = 8
+    MAX_COPIES = 8           # a power of two
+    COPY_PAIRS = 4           # blocks of two that hold them
 
-# The last copies of an end's SYN or SYN-ACK; the next one takes the oldest one's place.
-cdef struct Ring:
-    uint8_t count
-    uint8_t next
-    Copy copies[MAX_COPIES]
+cdef struct CopyPair:
+    Copy copies[2]
+
+# An end's SYNs or SYN-ACKs. The last MAX_COPIES of them are remembered, the n-th (from 0) at place n % MAX_COPIES.
+cdef struct EndCopies:
+    int64_t total            # all of them, remembered or not
+    uint32_t pairs[COPY_PAIRS]   # numbers of the blocks of two places each, 0: none yet
 
 # The latest SYN that may begin a new record, and what its copies counted (SPEC 3.2).
 cdef struct Held:
@@ -317,37 +322,33 @@ cdef struct Held:
     int64_t last_ns
     int64_t smallest_ns
     int64_t largest_ns
-    int64_t count
     int64_t ip_bytes
     int64_t payload_bytes
     int64_t first_packet
     int32_t first_file
     int32_t interface_id
+    uint32_t isn
     uint32_t payload         # of the first copy
     uint16_t flags           # TH_* of the first copy
     uint8_t end
     uint8_t fast_open        # as Options.fast_open, of the first copy
     uint16_t vlan            # the first tag of a copy; NO_VLAN: none had one
     uint8_t vlan_leads       # and no packet of the record had had one before it
-    uint32_t vlans           # as Extra.vlans: all tags of the copies, where there are several
     uint8_t tunneled         # `tunnel` is valid
-    Ring ring
+    uint32_t vlans           # as Extra.vlans: all tags of the copies, where there are several
+    EndCopies copies
     Tunnel tunnel            # of the first copy
 
-# What one end's SYNs and SYN-ACKs were, where there is more than one.
-cdef struct EndCopies:
-    int64_t total            # all of them, remembered or not
-    Ring ring
-
+# SYNs and SYN-ACKs where there is more than one: of an end, or for the record.
 cdef struct Copies:
     int64_t syn_count[2]     # indexed by SK_*; 0: no more than one came
     int64_t syn_last[2]
     int64_t used_syn         # timestamp of the SYN that rtt_server is measured from, valid with has_used_syn
+    EndCopies end[2]
+    uint32_t held            # number of the Held, valid with FM_HELD; 0: there was none
     uint32_t variants        # different ISNs of SYN-ACKs
     uint32_t isns[MAX_COPIES]
     uint8_t has_used_syn
-    EndCopies end[2]
-    Held held
 
 cdef struct Vlans:
     uint32_t count

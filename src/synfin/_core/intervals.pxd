@@ -22,8 +22,11 @@ cdef enum:
     SLICES = 10              # of one interval
     RTT_BUCKETS = 128 + 56 * 64
 
+# What changed in a slice, by what faces of records have in common (face_of in core.pxd): one count for each end's state
+# and one for all traits together, so that a change is six additions and no question. close_slice makes gauges of them.
 cdef struct Slice:
-    int64_t change[GAUGES]
+    int64_t states[16]       # by ST_*; those before ST_SYN_SENT are no gauge's
+    int64_t traits[32]       # by the five bits of a face's traits
     bint used
 
 cdef struct RttHistogram:
@@ -52,7 +55,8 @@ cdef struct Intervals:
     Slice* slices
     Interval* intervals
     bint knows_drops
-    Interval* near           # the interval that counted last, which covers [near_from, near_to)
+    Interval* near           # the interval that counted last: `near_slice` of it covers [near_from, near_to)
+    int64_t near_slice
     int64_t near_from
     int64_t near_to
 
@@ -95,7 +99,14 @@ cdef inline void rtt_histogram_add(RttHistogram* h, int64_t value) noexcept nogi
     h.max = value if h.samples == 0 or value > h.max else h.max
     h.samples += 1
 
+cdef inline bint is_near(const Intervals* iv, int64_t effective) noexcept nogil:
+    return iv.near_from <= effective < iv.near_to
+
+# Nearly all that a packet changes lies in the slice that the packet itself was counted in: no division then.
 cdef inline int64_t interval_slice_at(Intervals* iv, int64_t effective) noexcept nogil:
+    return iv.near_slice if is_near(iv, effective) else _slice_at(iv, effective)
+
+cdef inline int64_t _slice_at(Intervals* iv, int64_t effective) noexcept nogil:
     cdef int64_t number = floor_div(effective, iv.slice_ns)
     if number < iv.next_slice:       # cannot happen: effective time is never before the open slices
         number = iv.next_slice
@@ -103,33 +114,30 @@ cdef inline int64_t interval_slice_at(Intervals* iv, int64_t effective) noexcept
         iv.last_used = number
     return number
 
-cdef inline void interval_gauge(Intervals* iv, int64_t slice_number, int gauge, int change) noexcept nogil:
-    cdef Slice* s = &iv.slices[slice_number & iv.slice_mask]
-    s.change[gauge] += change
-    s.used = True
-
-cdef inline Interval* interval_of_slice(Intervals* iv, int64_t slice_number) noexcept nogil:
+cdef inline Interval* _interval_of(Intervals* iv, int64_t slice_number) noexcept nogil:
     return &iv.intervals[floor_div(slice_number, SLICES) & iv.interval_mask]
 
+cdef inline Interval* interval_at(Intervals* iv, int64_t effective) noexcept nogil:
+    return iv.near if is_near(iv, effective) else _interval_of(iv, _slice_at(iv, effective))
+
 cdef inline void interval_count(Intervals* iv, int64_t effective, int column, int64_t count) noexcept nogil:
-    cdef Interval* interval = interval_of_slice(iv, interval_slice_at(iv, effective))
+    cdef Interval* interval = interval_at(iv, effective)
     interval.counts[column - ICOL_SYNS] += count
     interval.used = True
     iv.run_counts[column - ICOL_SYNS] += count
 
 # One packet of a tracked connection: the only count on every packet's way.
 cdef inline void interval_packet(Intervals* iv, int64_t effective, uint32_t ip_bytes) noexcept nogil:
-    cdef int64_t number
-    if effective < iv.near_from or effective >= iv.near_to:
-        number = interval_slice_at(iv, effective)
-        iv.near = interval_of_slice(iv, number)
+    if not is_near(iv, effective):
+        iv.near_slice = _slice_at(iv, effective)
+        iv.near = _interval_of(iv, iv.near_slice)
         iv.near.used = True
         # The slice, not the interval: last_used must see every slice that counts.
-        iv.near_from = number * iv.slice_ns
+        iv.near_from = iv.near_slice * iv.slice_ns
         iv.near_to = iv.near_from + iv.slice_ns
     iv.near.counts[ICOL_PACKETS - ICOL_SYNS] += 1
     iv.near.counts[ICOL_IP_BYTES - ICOL_SYNS] += ip_bytes
 
 cdef inline void interval_rtt(Intervals* iv, int64_t effective, int side, int64_t value) noexcept nogil:
-    rtt_histogram_add(&interval_of_slice(iv, interval_slice_at(iv, effective)).rtt[side], value)
+    rtt_histogram_add(&interval_at(iv, effective).rtt[side], value)
     rtt_histogram_add(&iv.run_rtt[side], value)

@@ -3,6 +3,10 @@
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_ge
 
+# Whether the event would move the end: asked first where the event takes longer to establish.
+cdef inline bint heeds(Context* x, int end, int event) noexcept nogil:
+    return x.core.config.machine[event * ST_COUNT + x.flow.state[end]] < TO_STAY
+
 cdef inline void move(Context* x, int end, int event) noexcept nogil:
     cdef uint8_t to = x.core.config.machine[event * ST_COUNT + x.flow.state[end]]
     cdef Closing* closing
@@ -29,9 +33,15 @@ cdef inline bint covers_syn(const Facts* facts, const Seq* by, const Seq* of, in
         return seq_ge(by.ack, opening.isn + 1)
     return opening.marks & OM_INFERRED and seq_ge(by.ack, opening.isn)
 
+# A FIN once acknowledged stays so: then the block that holds its number is not asked.
 cdef inline bint covers_fin(Context* x, int of_end) noexcept nogil:
-    return (x.flow.seq[of_end].marks & EM_FIN and x.flow.seq[1 - of_end].marks & EM_ACK
-            and seq_ge(x.flow.seq[1 - of_end].ack, closing_of(x.core, x.facts).fin_seq[of_end] + 1))
+    cdef uint16_t marks = x.flow.seq[of_end].marks
+    if not marks & EM_FIN:
+        return False
+    if marks & EM_FIN_ACKED:
+        return True
+    return (x.flow.seq[1 - of_end].marks & EM_ACK
+            and seq_ge(x.flow.seq[1 - of_end].ack, peek_closing(x.core, x.facts).fin_seq[of_end] + 1))
 
 # The facts that stand after any segment: what the peer's highest acknowledgement covers. Standing, because in a
 # simultaneous open the ACK can pass before the state that needs it, and because a later ACK must serve for a lost one.
@@ -39,17 +49,17 @@ cdef inline void standing_facts(Context* x) noexcept nogil:
     cdef int i, end
     for i in range(2):
         end = x.d if i == 0 else 1 - x.d
-        if covers_syn(x.facts, &x.flow.seq[1 - end], &x.flow.seq[end], end):
+        if heeds(x, end, EV_RCV_ACK_OF_SYN) and covers_syn(x.facts, &x.flow.seq[1 - end], &x.flow.seq[end], end):
             move(x, end, EV_RCV_ACK_OF_SYN)
-        if covers_fin(x, end):
+        if heeds(x, end, EV_RCV_ACK_OF_FIN) and covers_fin(x, end):
             move(x, end, EV_RCV_ACK_OF_FIN)
 
 # A taken segment that is neither SYN, SYN-ACK nor RST acknowledges first, whatever it does then. Before: its accounts are
 # up to date, its FIN is not yet entered.
 cdef inline void ack_events(Context* x) noexcept nogil:
-    if covers_syn(x.facts, &x.flow.seq[x.d], &x.flow.seq[1 - x.d], 1 - x.d):
+    if heeds(x, x.d, EV_SND_ACK_OF_SYN) and covers_syn(x.facts, &x.flow.seq[x.d], &x.flow.seq[1 - x.d], 1 - x.d):
         move(x, x.d, EV_SND_ACK_OF_SYN)
-    if covers_fin(x, 1 - x.d):
+    if heeds(x, x.d, EV_SND_ACK_OF_FIN) and covers_fin(x, 1 - x.d):
         move(x, x.d, EV_SND_ACK_OF_FIN)
 
 cdef inline void fin_events(Context* x) noexcept nogil:

@@ -14,11 +14,12 @@ cdef extern from "core.h" nogil:
     int64_t resident_bytes()
 
 cdef enum:
-    ARENAS = 13
+    ARENAS = 14
     BY_RECORD = 4            # those before it go by the numbers of records, the others hold blocks
     ADDRESS_PAIRS = 4
-    COPIES = 9
-    TUNNELS = 11
+    COPIES = 8
+    HELDS = 10
+    TUNNELS = 12
 
 cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.flows, sizeof(Flow), RECORDS_SHIFT)
@@ -26,9 +27,10 @@ cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.address_pairs, sizeof(AddressPair), RECORDS_SHIFT)
     arena_init(&core.extras, sizeof(Extra), BLOCKS_SHIFT)
     arena_init(&core.wides, sizeof(Wide), BLOCKS_SHIFT)
-    arena_init(&core.closings, sizeof(Closing), BLOCKS_SHIFT)
     arena_init(&core.troubles, sizeof(Trouble), BLOCKS_SHIFT)
     arena_init(&core.copies, sizeof(Copies), BLOCKS_SHIFT)
+    arena_init(&core.copy_pairs, sizeof(CopyPair), BLOCKS_SHIFT)
+    arena_init(&core.helds, sizeof(Held), BLOCKS_SHIFT)
     arena_init(&core.vlans, sizeof(Vlans), BLOCKS_SHIFT)
     arena_init(&core.tunnels, sizeof(Tunnel), BLOCKS_SHIFT)
     arena_init(&core.others, sizeof(Others), RECORDS_SHIFT)
@@ -52,12 +54,14 @@ cdef inline Arena* arena_by_number(Core* core, int which) noexcept nogil:
     if which == 6:
         return &core.wides
     if which == 7:
-        return &core.closings
-    if which == 8:
         return &core.troubles
     if which == COPIES:
         return &core.copies
-    if which == 10:
+    if which == 9:
+        return &core.copy_pairs
+    if which == HELDS:
+        return &core.helds
+    if which == 11:
         return &core.vlans
     return &core.tunnels if which == TUNNELS else &core.held_others
 
@@ -194,7 +198,7 @@ cdef inline int reserve_blocks(Core* core, Arena* arena, uint32_t count) noexcep
 
 # Whether a packet takes at most one of the arena's blocks; else two, where it ends one record and begins another.
 cdef inline bint once_a_packet(int arena) noexcept nogil:
-    return arena == ADDRESS_PAIRS or arena == COPIES or arena == TUNNELS
+    return arena == ADDRESS_PAIRS or arena == COPIES or arena == HELDS or arena == TUNNELS
 
 # Room for whatever one batch can take (RESERVED and so on).
 cdef inline int reserve(Core* core) noexcept nogil:

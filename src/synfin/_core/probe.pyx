@@ -9,7 +9,7 @@ from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
 from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
 from synfin._core.decode cimport decode as decode_packet
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
-from synfin._core.flow cimport AddressPair, Closing, Copies, Extra, Facts, Flow, Rtt, Trouble, Vlans, Wide
+from synfin._core.flow cimport AddressPair, Copies, CopyPair, Extra, Facts, Flow, Held, Rtt, Trouble, Vlans, Wide
 from synfin._core.intervals cimport (
     RTT_BUCKETS, RttHistogram, rtt_bucket, rtt_bucket_middle, rtt_histogram_add, rtt_quantile,
 )
@@ -311,9 +311,10 @@ def layout() -> dict:
         "AddressPair": sizeof(AddressPair),
         "Extra": sizeof(Extra),
         "Wide": sizeof(Wide),
-        "Closing": sizeof(Closing),
         "Trouble": sizeof(Trouble),
         "Copies": sizeof(Copies),
+        "CopyPair": sizeof(CopyPair),
+        "Held": sizeof(Held),
         "Vlans": sizeof(Vlans),
         "Tunnel": sizeof(Tunnel),
         "Slot": sizeof(Slot),

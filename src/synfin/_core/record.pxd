@@ -3,21 +3,57 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.ages cimport age_forget, age_oldest, rank_of
 from synfin._core.border cimport release_held
+from synfin._core.copies cimport forget_copies
 from synfin._core.core cimport *
 from synfin._core.others cimport keep_held_others
 from synfin._core.row cimport handshake_outcome, put_row
 from synfin._core.watch cimport watch_end
 
+cdef extern from "core.h" nogil:
+    void prefetch_write(const void* p)
+
+# ------------------------------------------------------------------------------------------------ loading ahead
+
+# Starts loading a record.
+cdef inline void prefetch_record(Core* core, uint32_t number) noexcept nogil:
+    cdef const char* facts = <const char*>facts_of(core, number)
+    cdef uint32_t at
+    prefetch_write(flow_of(core, number))
+    prefetch_write(<const char*>flow_of(core, number) + 64)
+    for at in range(0, sizeof(Facts), 64):
+        prefetch_write(facts + at)
+
+# Starts loading what a record's close, or its end, touches beyond the record: its Extra, and its neighbours in the wheel's
+# bucket, from which it is taken. Before: the facts are loaded, or on their way long enough.
+cdef inline void prefetch_around(Core* core, const Facts* facts) noexcept nogil:
+    cdef const char* extra = <const char*>peek_extra(core, facts)
+    if facts.extra:
+        prefetch_write(extra)
+        prefetch_write(extra + 64)
+        prefetch_write(extra + sizeof(Extra) - 1)
+    prefetch_write(&facts_of(core, facts.timer_next).timer_prev)
+    prefetch_write(&facts_of(core, facts.timer_prev).timer_next)
+
+# ------------------------------------------------------------------------------------------------ release
+
 cdef inline void give_back(Arena* arena, uint32_t number) noexcept nogil:
     if number:
         arena_give(arena, number)
 
+# Before: a held SYN has been released or begins a record.
+cdef inline void release_copies(Core* core, uint32_t number) noexcept nogil:
+    cdef Copies* copies = <Copies*>arena_at(&core.copies, number)
+    forget_copies(core, &copies.end[0])
+    forget_copies(core, &copies.end[1])
+    give_back(&core.helds, copies.held)
+    arena_give(&core.copies, number)
+
 cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* facts) noexcept nogil:
     cdef const Extra* extra = peek_extra(core, facts)
     if facts.extra:
-        give_back(&core.closings, extra.closing)
         give_back(&core.troubles, extra.trouble)
-        give_back(&core.copies, extra.copies)
+        if extra.copies:
+            release_copies(core, extra.copies)
         give_back(&core.vlans, extra.vlans)
         give_back(&core.tunnels, extra.tunnel)
         give_back(&core.wides, extra.wide)
@@ -28,6 +64,8 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
         arena_give(&core.address_pairs, flow.key_low)
     flow.phase = PH_FREE
     arena_give(&core.flows, number)
+
+# ------------------------------------------------------------------------------------------------ the end
 
 # What the end by a deadline or by reuse says of the attempt and of TIME-WAIT.
 cdef inline void settle_outcome(Core* core, Flow* flow, Facts* facts, int reason, int64_t at) noexcept nogil:
@@ -48,13 +86,14 @@ cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at)
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
     cdef Key key
+    flow_key(core, number, &key)
+    prefetch_write(&core.table.slots[key.hash & core.table.mask])
     release_held(core, flow, facts)
     if reason != END_END_OF_INPUT:
         if reason != END_EVICTED:
             settle_outcome(core, flow, facts, reason, at)
         face_change(core, at, face_of(flow), 0)
-    put_row(core, number, reason)
-    flow_key(core, number, &key)
+    put_row(core, number, &key, reason)
     if core.watch != NULL:
         watch_end(core.watch, number, &key, client_end(flow))
     table_remove(core, key.hash, number)

@@ -1,7 +1,7 @@
 # The handshake's two round trips: which copy of a SYN or SYN-ACK an acknowledgement answers (SPEC 4 "Opening").
 from libc.stdint cimport int64_t, uint32_t
 
-from synfin._core.copies cimport ring_at, set_window_shifts
+from synfin._core.copies cimport copies_kept, copy_at, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_timestamps
@@ -17,17 +17,18 @@ cdef inline int choose_copy(Context* x, const EndCopies* copies, Copy* chosen) n
     cdef uint32_t ts_val = 0, ts_ecr = 0
     cdef bint echo = tcp_timestamps(x.segment, &ts_val, &ts_ecr)
     cdef const Copy* copy
-    cdef const Copy* exact = ring_at(&copies.ring, copies.ring.count - 1)
+    cdef int kept = copies_kept(copies)
+    cdef const Copy* exact = copy_at(x.core, copies, kept - 1)
     cdef const Copy* match = NULL
     cdef int i
     cdef int matches = 0
-    cdef int64_t same = copies.total - copies.ring.count
-    for i in range(copies.ring.count):
-        copy = ring_at(&copies.ring, i)
+    cdef int64_t same = copies.total - kept
+    for i in range(kept):
+        copy = copy_at(x.core, copies, i)
         if acks_syn(x, copy.opening.isn):
             exact = copy
-    for i in range(copies.ring.count):
-        copy = ring_at(&copies.ring, i)
+    for i in range(kept):
+        copy = copy_at(x.core, copies, i)
         if copy.opening.isn != exact.opening.isn:
             continue
         same += 1
@@ -91,14 +92,14 @@ cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:
         if copies.variants < 2:
             return
         # With several ISNs, any of them may be meant.
-        if not acknowledges_some_copy(x, &copies.end[1 - x.d].ring):
+        if not acknowledges_some_copy(x, &copies.end[1 - x.d]):
             return
     handshake_answer(x)
     peer.marks |= EM_SYN_ACKED
 
-cdef inline bint acknowledges_some_copy(Context* x, const Ring* ring) noexcept nogil:
+cdef inline bint acknowledges_some_copy(Context* x, const EndCopies* copies) noexcept nogil:
     cdef int i
-    for i in range(ring.count):
-        if acks_syn(x, ring.copies[i].opening.isn):
+    for i in range(copies_kept(copies)):
+        if acks_syn(x, copy_at(x.core, copies, i).opening.isn):
             return True
     return False

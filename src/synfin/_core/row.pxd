@@ -43,15 +43,13 @@ cdef inline int side_of(const Flow* flow, int end) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ groups of columns
 
-cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, const Facts* facts,
+cdef inline void put_identity(Sink* s, Core* core, const Key* key, Flow* flow, const Facts* facts,
                               int kind) noexcept nogil:
-    cdef Key key
     cdef int client = client_end(flow)
     cdef int64_t first = first_seen_of(core, facts)
     cdef const Extra* extra = peek_extra(core, facts)
-    flow_key(core, number, &key)
     if s.columns[COL_FLOW_ID].values != NULL:
-        put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, &key))
+        put_int(s, COL_FLOW_ID, flow_id_of_record(core, facts, key))
     put_int(s, COL_RECORD, kind)
     put_int(s, COL_FIRST_SEEN, first)
     put_int(s, COL_LAST_SEEN, flow.last_seen)
@@ -62,7 +60,7 @@ cdef inline void put_identity(Sink* s, Core* core, uint32_t number, Flow* flow, 
     if s.columns[COL_SERVER_IP].values != NULL:
         put_int(s, COL_SERVER_IP, address_code(&s.addresses, key.ip_version, key.addr[1 - client]))
     if s.columns[COL_COMMUNITY_ID].values != NULL:
-        put_community(s, &key)
+        put_community(s, key)
     put_int(s, COL_CLIENT_PORT, key.port[client])
     put_int(s, COL_SERVER_PORT, key.port[1 - client])
     put_int(s, COL_DIRECTION, facts.choices.direction)
@@ -288,13 +286,14 @@ cdef inline void put_others(Sink* s, const Others* o) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ the row
 
-# Writes the record as the sink's next row. `handshake` and `reason` are what the row says. Before: the sink has room for
+# Writes the record as the sink's next row. `key` is the record's; `handshake` and `reason` are what the row says. Before: the sink has room for
 # one row.
-cdef inline void put_columns(Sink* s, Core* core, uint32_t number, int kind, int handshake, int reason) noexcept nogil:
+cdef inline void put_columns(Sink* s, Core* core, uint32_t number, const Key* key, int kind, int handshake,
+                             int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
     cdef int client = client_end(flow)
-    put_identity(s, core, number, flow, facts, kind)
+    put_identity(s, core, key, flow, facts, kind)
     put_int(s, COL_HANDSHAKE, handshake)
     if are_asked(s, COL_HANDSHAKE + 1, COL_CLOSE):
         put_opening(s, core, flow, facts)
@@ -320,10 +319,12 @@ cdef inline int undecided(int handshake) noexcept nogil:
 # is not in the row yet.
 cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept nogil:
     cdef int handshake = undecided(handshake_outcome(flow_of(core, number), facts_of(core, number)))
-    put_columns(s, core, number, REC_INTERIM, handshake, NOT_ENDED)
+    cdef Key key
+    flow_key(core, number, &key)
+    put_columns(s, core, number, &key, REC_INTERIM, handshake, NOT_ENDED)
 
-# The final row of a record, which is counted. `reason` stands where the record was neither closed nor reset.
-cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil:
+# The final row of a record, which is counted; `key` is the record's. `reason` stands where it was neither closed nor reset.
+cdef inline void put_row(Core* core, uint32_t number, const Key* key, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)
     cdef const Closing* closing = peek_closing(core, facts)
@@ -335,7 +336,7 @@ cdef inline void put_row(Core* core, uint32_t number, int reason) noexcept nogil
         reason = END_RST
     if reason == END_END_OF_INPUT or reason == END_EVICTED:
         handshake = undecided(handshake)
-    put_columns(&core.rows, core, number, REC_FINAL, handshake, reason)
+    put_columns(&core.rows, core, number, key, REC_FINAL, handshake, reason)
     core.stats.records += 1
     core.stats.packets_in_records += row_packets(core, flow, facts)
     core.stats.handshakes[handshake] += 1

@@ -206,7 +206,7 @@ cdef inline void begin_record(Context* x, const Key* key) noexcept nogil:
 
 # The held SYN was the opening of a new connection: the old record ends, the new one begins with it and this segment.
 cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
-    cdef Held held = copies_of(x.core, x.facts).held
+    cdef Held held = held_of(x.core, x.facts)[0]
     cdef uint32_t birth = x.core.watch.of[x.number].held if x.core.watch != NULL else 0
     cdef uint32_t others = split_others(x.core, x.number) if x.core.config.others else 0
     cdef uint32_t face
@@ -230,9 +230,9 @@ cdef inline void begin_proven(Context* x, const Key* key) noexcept nogil:
 
 # Somebody asks which packets went where, and this one is held.
 cdef inline void note_held(Context* x, const Key* key) noexcept nogil:
-    cdef const Held* held = &copies_of(x.core, x.facts).held
+    cdef const Held* held = held_of(x.core, x.facts)
     watch_hold(x.core.watch, x.number, key,
-               id_of_record(x.core, key, held.first_ns, x.segment.seq), held.count == 1)
+               id_of_record(x.core, key, held.first_ns, x.segment.seq), held.copies.total == 1)
 
 cdef inline void count_segment(Core* core, const Segment* segment, int64_t effective) noexcept nogil:
     interval_packet(&core.intervals, effective, segment.ip_bytes)

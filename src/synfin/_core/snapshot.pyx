@@ -80,11 +80,11 @@ cdef object _held(Core* core, Flow* flow, Facts* facts):
     cdef const Held* held
     if not flow.marks & FM_HELD:
         return None
-    held = &peek_copies(core, facts).held
+    held = held_of(core, facts)
     return {
         "by": "client" if held.end == client_end(flow) else "server",
-        "isn": held.ring.copies[0].opening.isn,
-        "count": held.count,
+        "isn": held.isn,
+        "count": held.copies.total,
         "first_packet": held.first_packet,
         "first_ns": held.first_ns,
     }

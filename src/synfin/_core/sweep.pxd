@@ -6,7 +6,7 @@ from libc.string cimport memset
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, forget_all
 from synfin._core.parts cimport part_put, parts_full
-from synfin._core.record cimport end_record, expire_record
+from synfin._core.record cimport end_record, expire_record, prefetch_around, prefetch_record
 from synfin._core.sink cimport put_int
 
 cdef enum:
@@ -18,10 +18,11 @@ cdef inline bint rows_full(const Sink* sink) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ deadlines
 
-# Meets the deadlines up to `until` in one bucket. Returns False when the sink is full.
+# Meets the deadlines up to `until` in one bucket. Returns False when the sink is full. While one record is in hand, the
+# next but one is being loaded, and what the next one's end will touch.
 cdef inline bint sweep_bucket(Core* core, uint16_t slot, int64_t until) noexcept nogil:
     cdef uint32_t number = core.wheel.heads[slot]
-    cdef uint32_t next_number
+    cdef uint32_t next_number, later
     cdef uint16_t to
     cdef Facts* facts
     cdef Flow* flow
@@ -29,6 +30,11 @@ cdef inline bint sweep_bucket(Core* core, uint16_t slot, int64_t until) noexcept
         flow = flow_of(core, number)
         facts = facts_of(core, number)
         next_number = facts.timer_next
+        if next_number:
+            prefetch_around(core, facts_of(core, next_number))
+            later = facts_of(core, next_number).timer_next
+            if later:
+                prefetch_record(core, later)
         if flow.deadline <= until:
             if rows_full(&core.rows):
                 return False
@@ -123,10 +129,14 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
 cdef inline void close_slice(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef Slice* s = &iv.slices[iv.next_slice & iv.slice_mask]
-    cdef int i, at
+    cdef int i, bit, at
     if s.used:
-        for i in range(GAUGES):
-            iv.gauges[i] += s.change[i]
+        for i in range(ST_SYN_SENT, ST_COUNT):
+            iv.gauges[i - ST_SYN_SENT] += s.states[i]
+        for i in range(1, 32):
+            for bit in range(5 if s.traits[i] else 0):
+                if (i >> bit) & 1:
+                    iv.gauges[G_CONNECTIONS + bit] += s.traits[i]
         memset(s, 0, sizeof(Slice))
     at = <int>(iv.next_slice - floor_div(iv.next_slice, SLICES) * SLICES)
     for i in range(PEAKS):

@@ -465,8 +465,8 @@ cdef class Tracker:
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
         names = (
-            "flows", "facts", "ages", "others", "address_pairs", "extras", "wides", "closings", "troubles", "copies",
-            "vlans", "tunnels", "held_others",
+            "flows", "facts", "ages", "others", "address_pairs", "extras", "wides", "troubles", "copies",
+            "copy_pairs", "helds", "vlans", "tunnels", "held_others",
         )
         parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)

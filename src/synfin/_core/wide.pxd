@@ -22,7 +22,7 @@ cdef inline const Wide* peek_wide(Core* core, const Facts* facts) noexcept nogil
 
 # The block with `mark` set, whose value the caller enters.
 cdef inline Wide* widen(Core* core, Facts* facts, uint16_t mark) noexcept nogil:
-    cdef Wide* wide = <Wide*>block_of(&core.wides, &extra_of(core, facts).wide)
+    cdef Wide* wide = <Wide*>block_of(&core.wides, &extra_of(core, facts).wide, sizeof(Wide))
     wide.marks |= mark
     facts.choices.has_wide = 1
     return wide

@@ -91,7 +91,7 @@ def test_a_usual_connection_takes_none_of_the_rare_blocks(version):
     """Not even with three seconds between one packet of a connection and its next: payload after nine and twelve."""
     memory = tracked(connections(2_000, version, step_ns=1_500_000)).memory()
     ready = Tracker(Settings()).memory()
-    for name in ("extras", "wides", "closings", "troubles", "copies", "vlans", "tunnels"):
+    for name in ("extras", "wides", "troubles", "copies", "copy_pairs", "helds", "vlans", "tunnels"):
         assert memory[name] == ready[name], name
 
 
