@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from synfin._core.merging import IntervalMerge
 from synfin._core.route import Round, Router
 from synfin._core.tracker import Tracker
-from synfin.errors import SynfinError
 
 if TYPE_CHECKING:
     from synfin._core.batch import PacketBatch
@@ -85,7 +84,7 @@ class Workers:
         self._names = files, interfaces
 
     def feed(self, batch: PacketBatch) -> bool:
-        """Give the packets of a batch to the workers. Returns as `Tracker.feed` does."""
+        """Give the packets of a batch to the trackers. Returns as `Tracker.feed` does."""
         while True:
             if not self._has_round():
                 return False
@@ -253,7 +252,7 @@ class Workers:
 
 
 def _one_at_a_time(filter: Callable[[int], bytes] | None) -> Callable[[int], bytes] | None:
-    # Workers ask for the programs of link types; libpcap compiles one at a time. The calling thread takes no lock.
+    # Any thread may ask for the program of a link type; libpcap compiles one at a time.
     if filter is None:
         return None
     lock = threading.Lock()
