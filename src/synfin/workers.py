@@ -1,12 +1,16 @@
-"""Several trackers on one input, each in a thread of its own: what `Run` drives in place of one Tracker.
+"""Several trackers on one input, side by side: what `Run` drives in place of one Tracker.
 
-The thread that calls frames the input and gives every packet to the worker of its addresses and ports, in rounds. A round
-is a stretch of the input; at its end each worker is told the input clock, whether it got packets or not. So the trackers
+The thread that calls frames the input and gives every packet to the tracker of its addresses and ports, in rounds. A round
+is a stretch of the input; at its end each tracker is told the input clock, whether it got packets or not. So the trackers
 share nothing, and their rows are those of one tracker. Their parts of the interval table are merged (`IntervalMerge`).
 
-Rounds are collected one after another, and within a round the workers in a fixed order, so that a number of workers gives
-the same order of rows in every run. All waiting is done in queues made in C: a signal may break off the calling thread
-anywhere, and no lock stays taken.
+As many threads as workers take turns at the trackers: those made here, and the thread that calls whenever all rounds are
+on their way. So no core waits for one that frames, and framing stands in no tracker's way. A tracker belongs to the thread
+that holds its lock, which nobody waits for.
+
+Rounds are collected one after another, and within a round the trackers in a fixed order, so that a number of workers gives
+the same order of rows in every run, whichever thread did what. All waiting is done in queues made in C: a signal may break
+off the calling thread anywhere, and nobody waits for what it held.
 """
 
 from __future__ import annotations
@@ -14,13 +18,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from synfin._core.merging import IntervalMerge
 from synfin._core.route import Round, Router
 from synfin._core.tracker import Tracker
-from synfin.errors import SynfinError
 
 if TYPE_CHECKING:
     from synfin._core.batch import PacketBatch
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from synfin.settings import Settings
 
 _ROUNDS = 4  # one that is filled, and three on their way
-_CREDIT = 1  # blocks of rows, or of parts of intervals, that a worker may be ahead of those who take them
+_CREDIT = 1  # blocks of rows, or of parts of intervals, that a tracker may be ahead of those who take them
 
 
 class Workers:
@@ -62,9 +65,15 @@ class Workers:
         self._at = 0  # packets of the batch in hand that have gone to the workers
         self._blocks: deque[Block] = deque()
         self._names: tuple[list[str], list[str]] = [], []
-        self._work: list[SimpleQueue] = [SimpleQueue() for _ in range(count)]
+        # Of each tracker: rounds it has not ended, and None for the end of the input; what it has told; what it may tell.
+        self._work: list[deque[Round | None]] = [deque() for _ in range(count)]
         self._told: list[SimpleQueue] = [SimpleQueue() for _ in range(count)]
         self._credit: list[SimpleQueue] = [SimpleQueue() for _ in range(count)]
+        for credit in self._credit:
+            for _ in range(_CREDIT):
+                credit.put(None)
+        self._locks = [threading.Lock() for _ in range(count)]
+        self._ready: SimpleQueue = SimpleQueue()  # trackers that may have something to do; None ends a thread
         self._threads: list[threading.Thread] = []
         self._finishing = self._closed = False
 
@@ -75,9 +84,9 @@ class Workers:
         self._names = files, interfaces
 
     def feed(self, batch: PacketBatch) -> bool:
-        """Give the packets of a batch to the workers. Returns as `Tracker.feed` does."""
+        """Give the packets of a batch to the trackers. Returns as `Tracker.feed` does."""
         while True:
-            if not self._ready():
+            if not self._has_round():
                 return False
             self._at, over = self._router.route(batch, self._at, self._round)
             if over:
@@ -103,13 +112,11 @@ class Workers:
     def finish(self) -> bool:
         """End the input. Returns as `Tracker.finish` does."""
         if not self._finishing:
-            if not self._ready():
+            if not self._has_round():
                 return False
             self._finishing = True
             self._send()
-            self._sent.append(None)
-            for queue in self._work:
-                queue.put(None)
+            self._give(None)
         while self._sent:
             if not self._collect():
                 return False
@@ -124,9 +131,9 @@ class Workers:
     def close(self) -> None:
         """Stop the threads. No row comes after that."""
         self._closed = True
-        for which, thread in enumerate(self._threads):
-            self._work[which].put(None)
-            self._credit[which].put(None)
+        for _ in self._threads:
+            self._ready.put(None)
+        for thread in self._threads:
             thread.join()
 
     def stats(self) -> dict[str, Any]:
@@ -138,16 +145,7 @@ class Workers:
         total["cap"] = None  # a cap takes one worker
         return total | self._merge.stats()
 
-    def _start(self) -> None:
-        if self._threads:
-            return
-        for which, credit in enumerate(self._credit):
-            for _ in range(_CREDIT):
-                credit.put(None)
-            self._threads.append(threading.Thread(target=self._serve, args=(which,), daemon=True))
-            self._threads[-1].start()
-
-    def _ready(self) -> bool:
+    def _has_round(self) -> bool:
         # Makes sure of a round that can be filled. False when finished rows must be taken before.
         while self._round is None:
             if not self._free and not self._collect():
@@ -159,78 +157,102 @@ class Workers:
         return True
 
     def _send(self) -> None:
-        self._start()
         if self._drops is not None:
             self._round.add_drops(self._drops)
             self._drops = None
-        self._sent.append(self._round)
-        for queue in self._work:
-            queue.put(self._round)
+        self._give(self._round)
         self._round = None
 
+    def _give(self, round: Round | None) -> None:
+        if not self._threads:
+            for _ in self._trackers[1:]:
+                self._threads.append(threading.Thread(target=self._serve, daemon=True))
+                self._threads[-1].start()
+        self._sent.append(round)
+        for which, work in enumerate(self._work):
+            work.append(round)
+            self._ready.put(which)
+
     def _collect(self) -> bool:
-        # Waits until the oldest round has been tracked. False when finished rows must be taken before.
+        # Has the oldest round tracked. False when finished rows must be taken before.
         while True:
             if not self._merge.settle():
                 return False
             which = self._merge.waits_for()
             if which is None:
                 break
-            kind, what = self._told[which].get()
-            if kind == "end":
+            told = self._next_of(which)
+            if isinstance(told, Exception):
+                raise told
+            ended, block, parts = told
+            if parts:
+                self._merge.add(which, parts)
+            if ended:
                 self._merge.end(which)
-            elif kind == "error":
-                raise what
             else:
                 self._credit[which].put(None)
-                if kind == "parts":
-                    self._merge.add(which, what)
-                else:
-                    self._blocks.append(what)
-                    return False
+                self._ready.put(which)
+            if block is not None:
+                self._blocks.append(block)
+                return False
         past = self._sent.popleft()
         self._merge.next_round(past is not None and past.knows_drops)
         if past is not None:
             self._free.append(past)
         return True
 
-    # ------------------------------------------------------------------ a worker's thread
+    def _next_of(self, which: int) -> tuple[bool, Block | None, bytes] | Exception:
+        # What a tracker tells next. Until then this thread takes its turn; it waits only while another has that tracker.
+        while self._told[which].empty():
+            try:
+                self._attend(self._ready.get_nowait())
+            except Empty:
+                break
+        return self._told[which].get()
 
-    def _serve(self, which: int) -> None:
+    # ------------------------------------------------------------------ any of the threads
+
+    def _serve(self) -> None:
+        while (which := self._ready.get()) is not None and not self._closed:
+            self._attend(which)
+
+    def _attend(self, which: int) -> None:
+        # Lets a tracker end a round, unless another thread has it. Whoever has it looks for more to do when it lets go,
+        # so that nothing is left that came meanwhile.
+        lock, work, waits = self._locks[which], self._work[which], False
+        if not lock.acquire(blocking=False):
+            return
+        if work:
+            try:
+                waits = not self._track(which, work[0])
+            except Exception as error:
+                self._told[which].put(error)
+                return  # with the lock: nobody shall go on
+            if not waits:
+                work.popleft()
+        lock.release()
+        if work and not (waits and self._credit[which].empty()):
+            self._ready.put(which)
+
+    def _track(self, which: int, round: Round | None) -> bool:
+        # False: the rows before have not been taken; the tracker will go on where it stopped.
         tracker, told = self._trackers[which], self._told[which]
-        try:
-            while (round := self._work[which].get()) is not None and not self._closed:
-                while not tracker.work(round, which):
-                    self._hand_over(which)
-                self._tell_parts(which)
-                told.put(("end", None))
-            while not self._closed and not tracker.finish():
-                self._hand_over(which)
-            self._hand_over(which, force=True)
-            told.put(("end", None))
-        except BaseException as error:
-            told.put(("error", error))
+        while not (tracker.finish() if round is None else tracker.work(round, which)):
+            try:
+                self._credit[which].get_nowait()
+            except Empty:
+                return False
+            told.put((False, self._rows(tracker), tracker.take_parts()))
+        told.put((True, self._rows(tracker, force=True) if round is None else None, tracker.take_parts()))
+        return True
 
-    def _hand_over(self, which: int, force: bool = False) -> None:
-        tracker = self._trackers[which]
+    def _rows(self, tracker: Tracker, force: bool = False) -> Block | None:
         tracker.names(*self._names)
-        if (block := tracker.take("flows", force)) is not None:
-            self._tell(which, "block", block)
-        self._tell_parts(which)
-
-    def _tell_parts(self, which: int) -> None:
-        if parts := self._trackers[which].take_parts():
-            self._tell(which, "parts", parts)
-
-    def _tell(self, which: int, kind: str, what: object) -> None:
-        self._credit[which].get()
-        if self._closed:
-            raise SynfinError("the run was given up")
-        self._told[which].put((kind, what))
+        return tracker.take("flows", force)
 
 
 def _one_at_a_time(filter: Callable[[int], bytes] | None) -> Callable[[int], bytes] | None:
-    # Workers ask for the programs of link types; libpcap compiles one at a time. The calling thread takes no lock.
+    # Any thread may ask for the program of a link type; libpcap compiles one at a time.
     if filter is None:
         return None
     lock = threading.Lock()

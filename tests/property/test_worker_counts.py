@@ -21,6 +21,7 @@ from synfin.errors import ConfigError
 from synfin.run import Run, choose_workers
 from synfin.settings import Settings
 from synfin.sources.captures import CaptureInput
+from synfin.workers import Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 EVERYTHING = [column.name for column in schema.FLOWS]
@@ -196,6 +197,39 @@ def test_the_order_of_rows_is_the_same_in_every_run(tmp_path):
         assert fast([path], None, None, 3)[:2] == first[:2]
 
 
+def many_syns(tmp_path: Path) -> Path:
+    """More rows than one block of each of two trackers, in several rounds."""
+    packets = [Dialogue(a_port=1024 + n, start=START + n * 1000).handshake().packets[0] for n in range(50_000)]
+    return write_pcap(tmp_path / "syns.pcap", packets)
+
+
+def test_the_thread_that_frames_can_do_all_the_work_and_none_of_it(tmp_path, monkeypatch):
+    path, tracking = many_syns(tmp_path), Settings(attempt_timeout=MS)
+    expected = fast([path], tracking, None, 2)[:2]
+    with monkeypatch.context() as patch:
+        patch.setattr(Workers, "_serve", lambda self: None)
+        assert fast([path], tracking, None, 2)[:2] == expected
+    monkeypatch.setattr(Workers, "_next_of", lambda self, which: self._told[which].get())
+    assert fast([path], tracking, None, 2)[:2] == expected
+
+
+def test_an_interruption_of_the_thread_that_frames_while_it_tracks(tmp_path, monkeypatch):
+    path, before, interrupted = many_syns(tmp_path), threads(), threading.Event()
+    track = Workers._track
+
+    def broken_off(self, which, round):
+        if threading.current_thread() is threading.main_thread():
+            interrupted.set()
+            raise KeyboardInterrupt
+        assert interrupted.wait(60), "the thread that frames takes its turn while another is busy"
+        return track(self, which, round)
+
+    monkeypatch.setattr(Workers, "_track", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        list(Run(CaptureInput([str(path)]), Settings(), workers=2).blocks())
+    assert threads() == before
+
+
 def test_an_error_in_a_worker_ends_the_run_and_its_threads(tmp_path):
     path, before = write_pcap(tmp_path / "crowd.pcap", attempts(100)), threads()
 
@@ -209,8 +243,7 @@ def test_an_error_in_a_worker_ends_the_run_and_its_threads(tmp_path):
 
 
 def test_a_run_that_is_given_up_ends_its_threads(tmp_path):
-    packets = [Dialogue(a_port=1024 + n, start=START + n * 1000).handshake().packets[0] for n in range(40_000)]
-    path, before = write_pcap(tmp_path / "syns.pcap", packets), threads()
+    path, before = many_syns(tmp_path), threads()
     blocks = Run(CaptureInput([str(path)]), Settings(attempt_timeout=MS), workers=2).blocks()
     next(blocks)
     assert threads() != before
