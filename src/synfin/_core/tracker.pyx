@@ -291,6 +291,11 @@ cdef class Tracker:
         self.core.parts.used = 0
         return parts
 
+    @property
+    def interval(self):
+        """The interval in hand, by its number since 1970: all before it have ended. None before the first packet."""
+        return None if self.core.clock == NEVER else floor_div(self.core.intervals.next_slice, SLICES)
+
     cdef int _compile(self, const Batch* batch) except -1:
         # Fetches the program of every link type that is new in the batch.
         cdef uint32_t i

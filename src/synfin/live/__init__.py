@@ -1,0 +1,1 @@
+"""The sidecar: workers on rings, rolling output, metrics, signals, privileges."""
