@@ -1,1 +1,1 @@
-"""The sidecar: workers on rings, rolling output, metrics, signals, privileges."""
+"""Live runs as a service: rolled output, metrics, logs, and what drives them."""
