@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synfin import __version__
 from synfin.errors import ConfigError, ExportError, SynfinError
 from synfin.live import privileges
 from synfin.live.config import LiveConfig
 from synfin.live.logs import Logs
 from synfin.live.notify import Notifier
-from synfin.live.snapshot import ServiceSnapshot
+from synfin.live.snapshot import ServiceSnapshot, alive, build_facts, ready
 from synfin.live.workers import LiveWorkers
 from synfin.output.summary import file_metadata
 
@@ -83,7 +81,7 @@ class Service:
         self.logs = Logs(config.log_format)
         self._target, self._layouts = rows
         self._consume, self._command, self._reread, self._also = consume, command, reread, tick
-        self._started = time.time()
+        self._started, self._build = time.time(), build_facts()
         self._hung_up = self._stopping = False
         self._written: dict[str, int] = {}
         self._told_error: str | None = None
@@ -92,7 +90,7 @@ class Service:
         self._rolling: Rolling | None = None
         self._output: Output | None = None
         self._endpoint: Endpoint | None = None
-        self._ready = False
+        self._tracking = False
         self._check()
         self._notify = Notifier()
         inputs = open_inputs(config)
@@ -191,7 +189,7 @@ class Service:
 
     def _pump(self) -> None:
         blocks = self.workers.blocks()
-        self._ready = True
+        self._tracking = True
         self._notify.ready(f"tracking {', '.join(self.workers.interfaces)}")
         self.logs.info("started", interfaces=list(self.workers.interfaces), workers=len(self.workers.workers))
         for table, block in blocks:
@@ -276,24 +274,25 @@ class Service:
         rolling = self._rolling
         written = rolling.rows_written if rolling else self._written
         return ServiceSnapshot(
-            workers=tuple(worker.published for worker in self.workers.workers),
+            workers=tuple(worker.published for worker in self.workers.workers) if self.workers else (),
             rows_written=dict(written),
             files_written=dict(rolling.files_written) if rolling else {},
             output_error=rolling.error if rolling else None,
             started=self._started,
             interim_rows=written.get("interim", 0),
-            build={"version": __version__, "python": platform.python_version()},
+            build=self._build,
+            rows_lost=rolling.rows_lost if rolling else 0,
         )
 
     def health(self) -> tuple[bool, str]:
         """Whether every worker lives, and a line that says so."""
-        return self.workers.health()
+        return alive(self.snapshot())
 
     def ready(self) -> tuple[bool, str]:
-        """Whether packets are being tracked, and a line that says so."""
-        if self._stopping or not self._ready:
+        """Whether packets are tracked and rows are written, and a line that says so."""
+        if self._stopping or not self._tracking:
             return False, "stopping" if self._stopping else "starting"
-        return True, "tracking"
+        return ready(self.snapshot(), self.config.workers)
 
     # ------------------------------------------------------------------ after the run
 

@@ -38,8 +38,6 @@ _AT_ONCE = 2  # messages that it has when it hands over: rows of each table, or 
 _TICK_S = 0.25  # the calling thread does not wait longer without a look at what else is due
 _HAND_OVER_S = 1.0  # so often a worker tells what it has, however little
 _JOIN_S = 5.0
-#: A worker whose thread has not come round for so long does not live.
-STUCK_S = 10.0
 _HOUR_NS = 3600 * 10**9
 
 
@@ -53,7 +51,6 @@ class Worker:
     Attributes
     ----------
     published : what it was like about a second ago; replaced as a whole.
-    turned : when its thread last came round (`time.monotonic`).
     interim_ns : how old a connection must be to be written as it stands, and how often; None for never. May be set at
         any time.
     """
@@ -62,7 +59,6 @@ class Worker:
         self.number = number
         self.source = source
         self.interim_ns: int | None = None
-        self.turned = time.monotonic()
         self.credit: SimpleQueue[None] = SimpleQueue()
         self.last_clock: SimpleQueue[int | None] = SimpleQueue()
         self.given_up = False
@@ -71,7 +67,7 @@ class Worker:
         self._several = several
         self._inbox = inbox
         self._drops: int | None = None
-        self._due = self.turned + _HAND_OVER_S
+        self._due = 0.0
         self._interim_due: float | None = None
         self._in_interim = False
         tracker.names(list(source.files), list(source.interfaces))
@@ -97,18 +93,18 @@ class Worker:
         batch = PacketBatch()
         source, tracker = self.source, self._tracker
         while source.fill(batch) and not self.given_up:
-            self.turned = time.monotonic()
             while not (tracker.feed(batch) if len(batch) else tracker.advance(source.idle_clock_ns)):
                 self._hand_over(force=False)
             self._tell_losses()
-            if self.turned >= self._due:
-                self._due = self.turned + _HAND_OVER_S
+            now = time.monotonic()
+            if now >= self._due:
+                self._due = now + _HAND_OVER_S
                 self.published = self._snapshot()
                 # Without credit there is no hurry: the next full block waits for it.
                 if self.credit.qsize() >= _AT_ONCE:
                     self._hand_over(force=True)
             if self._in_interim or self.interim_ns is not None:
-                self._write_interim()
+                self._write_interim(now)
         self._tell_losses()
 
     def _finish(self, clock_ns: int | None) -> None:
@@ -127,15 +123,15 @@ class Worker:
         if self._several and ((parts := self._tracker.take_parts()) or force):
             self._tell("parts", parts, self._tracker.interval)
 
-    def _write_interim(self) -> None:
+    def _write_interim(self, now: float) -> None:
         # One block at a time, and only when it can be handed over: packets come first.
         if self._interim_due is None and self.interim_ns is not None:
-            self._interim_due = self.turned + self.interim_ns / 1e9
+            self._interim_due = now + self.interim_ns / 1e9
         if self.interim_ns is None and not self._in_interim:
             self._interim_due = None
-        elif self._in_interim or self.turned >= self._interim_due:
+        elif self._in_interim or now >= self._interim_due:
             if not self._in_interim:
-                self._older_ns, self._interim_due = self.interim_ns, self.turned + self.interim_ns / 1e9
+                self._older_ns, self._interim_due = self.interim_ns, now + self.interim_ns / 1e9
             if self.credit.qsize():
                 self._in_interim = not self._tracker.interim(self._older_ns)
                 if (block := self._tracker.take("interim", not self._in_interim)) is not None:
@@ -157,20 +153,7 @@ class Worker:
             self._drops = drops
 
     def _snapshot(self) -> WorkerSnapshot:
-        tracker, source = self._tracker, self.source
-        stats = tracker.stats()
-        return WorkerSnapshot(
-            worker=self.number,
-            stats=stats,
-            gauges=tracker.gauges(),
-            histograms=tracker.histograms(),
-            losses=source.losses(),
-            timestamps=dict(source.timestamps),
-            interface_up=dict(source.interface_up),
-            clock_ns=stats["clock_ns"] or 0,
-            taken_monotonic=time.monotonic(),
-            services=None,
-        )
+        return WorkerSnapshot.take(self.number, self._tracker, self.source)
 
 
 class LiveWorkers:
@@ -241,7 +224,6 @@ class LiveWorkers:
         """
         try:
             for worker in self.workers:
-                worker.turned = time.monotonic()
                 worker.thread.start()
             while self._running:
                 try:
@@ -336,14 +318,6 @@ class LiveWorkers:
         for worker in self.workers:
             if not worker.thread.is_alive():  # else its ring is still being read
                 worker.source.close()
-
-    def health(self) -> tuple[bool, str]:
-        """Whether every worker's thread comes round, and a line that says so."""
-        now = time.monotonic()
-        for worker in self.workers:
-            if now - worker.turned > STUCK_S and worker.number not in self._clocks:
-                return False, f"worker {worker.number} has not come round for {now - worker.turned:.0f} s"
-        return True, f"{len(self.workers)} workers alive" if len(self.workers) > 1 else "1 worker alive"
 
     def stats(self) -> dict[str, Any]:
         """As `Tracker.stats`, about a second old while the run goes on."""
