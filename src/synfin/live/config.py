@@ -51,8 +51,12 @@ def _toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+def _setting_duration(given: str | int) -> int:
+    return given * NS_PER_S if isinstance(given, int) else parse_duration(given)
+
+
 def _duration(given: str | int) -> int:
-    ns = given * NS_PER_S if isinstance(given, int) else parse_duration(given)
+    ns = _setting_duration(given)
     if ns <= 0:
         raise ConfigError("must be longer than 0")
     return ns
@@ -230,7 +234,7 @@ def key_of(each: Field) -> str:
 
 def _setting_kind(each: Field) -> Kind:
     if each.name in FROM_TEXT:
-        return DURATION if FROM_TEXT[each.name] is parse_duration else SIZE
+        return replace(DURATION, parse=_setting_duration) if FROM_TEXT[each.name] is parse_duration else SIZE
     special = {
         "key": Kind('a list of "vlan" and "tunnel"', (str, list), _key),
         "server_ports": Kind("ports such as 80,443,8000-8999", (str,), parse_ports),
