@@ -21,13 +21,16 @@ MAY_USE = {
     "sources": {"errors", "stores", "sources", "_core.types", "_core.bytes", "_core.batch"},
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report", "workers"},
     "workers": FACTS | {"_core.tracker", "_core.batch", "_core.block", "_core.route", "_core.merging"},
+    "sidecar": FACTS
+    | {"sidecar", "run", "workers", "output", "stores", "_core.tracker", "_core.batch", "_core.block", "_core.merging"}
+    | {"sources.live", "sources.fanout", "sources.losses", "sources.report"},
     "output": FACTS | {"stores", "output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
-    "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
+    "api": FACTS | {"run", "output", "sidecar", "sources.captures", "sources.live", "sources.filter", "sources.window"},
     "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
-    | {"cli", "api", "run", "stores", "output", "explain", "verify"}
-    | {"sources.captures", "sources.live", "sources.filter", "sources.streams", "sources.window"},
+    | {"cli", "api", "run", "sidecar", "stores", "output", "explain", "verify"}
+    | {"sources.captures", "sources.filter", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},

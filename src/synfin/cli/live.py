@@ -116,7 +116,9 @@ class _Job:
             service.close()
         summary = summarize(service.workers, self.findings.servers, seconds, service.outputs)
         report(summary, self.findings, self.rows[0], self.config.json)
-        return 0 if summary["complete"] else 1
+        if service.rows_lost:
+            click.echo(f"synfin: {service.rows_lost:,} rows could not be written to {self.config.out}", err=True)
+        return 0 if summary["complete"] and not service.rows_lost else 1
 
     def _run(self, service: Service) -> None:
         before = signal.signal(signal.SIGHUP, lambda *_: service.hang_up())

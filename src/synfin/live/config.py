@@ -160,7 +160,7 @@ class LiveConfig:
     ring: int = _option(64, number(2, 65536), "Kernel memory for packets that wait to be tracked, for each interface and worker.  [default: 64]", "MIB")
     block: int = _option(1 << 20, SIZE, "Size of the ring's blocks, of which each is handed over as a whole.  [default: 1M]", "SIZE")
     block_timeout: int = _option(20_000_000, DURATION, "Hand over a block that is not full after so long.  [default: 20ms]", "TIME")
-    snaplen: int | None = _option(None, number(64, 262_144), "Take no more than BYTES of each packet; its length stays known.  [default: all of it]", "BYTES")
+    snaplen: int | None = _option(None, number(64, 262_144), "Take no more than BYTES of each packet; its length stays known.  [default: 512; all of it with --checksum verify]", "BYTES")
     filter: str | None = _option(None, TEXT, "Let the kernel hand over only packets that match a filter expression as tcpdump takes it, or a program as `tcpdump -ddd` prints it; the others are not counted.", "EXPR")
     promiscuous: bool = _option(True, FLAG, "Also take what is addressed to others.  [default: yes]", "", "--promiscuous/--no-promiscuous")
     timestamps: str = _option("auto", choice("auto", "hardware", "software"), "Who stamps packets: the card, where it can, or the kernel.  [default: auto]")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synfin.errors import ConfigError, ExportError, SynfinError
+from synfin.errors import ConfigError, SynfinError
 from synfin.live import privileges
 from synfin.live.config import LiveConfig
 from synfin.live.logs import Logs
@@ -28,16 +27,18 @@ if TYPE_CHECKING:
 
 def open_inputs(config: LiveConfig) -> list[LiveInput]:
     """The inputs of all workers, listening. Raises CaptureOpenError and ConfigError as LiveInput does."""
-    from synfin.sources.live import FanoutGroup, LiveInput
+    from synfin.sources.fanout import FanoutGroup
+    from synfin.sources.live import SNAPLEN, LiveInput
 
-    group = FanoutGroup(os.getpid() & 0xFFFF, config.workers) if config.workers > 1 else None
+    group = FanoutGroup(workers=config.workers) if config.workers > 1 else None
+    snaplen = config.snaplen or (None if config.settings.checksum == "verify" else SNAPLEN)
     inputs: list[LiveInput] = []
     try:
         for _ in range(config.workers):
             inputs.append(
                 LiveInput(
                     config.interfaces, ring_bytes=config.ring << 20, block_bytes=config.block,
-                    block_timeout_ms=max(config.block_timeout // 1_000_000, 1), snaplen=config.snaplen, filter=config.filter,
+                    block_timeout_ms=max(config.block_timeout // 1_000_000, 1), snaplen=snaplen, filter=config.filter,
                     promiscuous=config.promiscuous, timestamps=config.timestamps, fanout=group, seconds=config.seconds,
                 )
             )  # fmt: skip
@@ -169,7 +170,8 @@ class Service:
 
         Raises
         ------
-        SynfinError : a worker failed, or a file could not be written. What could be kept is kept.
+        SynfinError : a worker failed, or a file could not be written (a folder of rolled files: see `rows_lost`). What could
+            be kept is kept.
         """
         if self._endpoint:
             self._endpoint.start()
@@ -182,8 +184,6 @@ class Service:
         self._notify.stopping()
         if self._rolling:
             self._rolling.close()
-            if self._rolling.error or self._rolling.rows_lost:
-                raise ExportError(self._rolling.error or f"{self._rolling.rows_lost:,} rows could not be written")
         if self._output:
             self._output.commit(self._metadata())
 
@@ -302,6 +302,11 @@ class Service:
         if self._output:
             return self._output.names
         return [str(self._target.path)] if self._rolling and self._target else []
+
+    @property
+    def rows_lost(self) -> int:
+        """Rows that could not be written to the folder of rolled files."""
+        return self._rolling.rows_lost if self._rolling else 0
 
     def abort(self) -> None:
         """Give up what is not under its final name."""

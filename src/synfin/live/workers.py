@@ -25,13 +25,15 @@ from synfin._core.tracker import Tracker
 from synfin.errors import SynfinError
 from synfin.live.snapshot import WorkerSnapshot
 from synfin.run import Outcome
+from synfin.sources.losses import Losses
+from synfin.sources.report import ClockIncident
 from synfin.workers import combined
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
     from synfin.settings import Settings
     from synfin.sources.live import LiveInput
-    from synfin.sources.report import InputReport
+    from synfin.sources.losses import LiveReport
 
 _CREDIT = 4  # messages that a worker may be ahead
 _AT_ONCE = 2  # messages that it has when it hands over: rows of each table, or rows and parts of intervals
@@ -345,7 +347,7 @@ class LiveWorkers:
         return self._bytes if self._closed and hasattr(self, "_bytes") else sum(w.source.bytes_read for w in self.workers)
 
     @property
-    def report(self) -> InputReport:
+    def report(self) -> LiveReport:
         """What happened on the interfaces; final when `blocks` is exhausted."""
         if self._closed and hasattr(self, "_report"):
             return self._report
@@ -365,16 +367,27 @@ def _failure(number: int, error: BaseException) -> SynfinError:
     return failure
 
 
-def _together(reports: Sequence[Any]) -> Any:
-    """One report of those of several inputs: what is counted is added, what is listed follows one another."""
+def _together(reports: Sequence[LiveReport]) -> LiveReport:
+    """One report of those of several inputs on the same interfaces: what is counted is added, what is listed follows one
+    another; what all of them saw of an interface stands there once.
+    """
     total = copy(reports[0])
     for each in fields(total):
         values = [getattr(report, each.name) for report in reports]
-        if isinstance(values[0], list):
+        if each.name == "losses":
+            total.losses = {name: _lost([value[name] for value in values]) for name in values[0]}
+        elif each.name == "clock_counts":
+            total.clock_counts = {kind: sum(value[kind] for value in values) for kind in values[0]}
+        elif each.name == "incidents":
+            others = [item for value in values[1:] for item in value if isinstance(item, ClockIncident)]
+            total.incidents = values[0] + others
+        elif isinstance(values[0], list):
             setattr(total, each.name, [item for value in values for item in value])
-        elif isinstance(values[0], dict):
-            names = dict.fromkeys(name for value in values for name in value)
-            setattr(total, each.name, {name: sum(value.get(name, 0) for value in values) for name in names})
-        elif type(values[0]) is int:
-            setattr(total, each.name, sum(values))
     return total
+
+
+def _lost(losses: Sequence[Losses]) -> Losses:
+    # Each worker has a ring of its own, and all see the same counters of interface and host.
+    rings = [field.name for field in fields(Losses) if field.name.startswith("ring_")]
+    added = {name: sum(getattr(one, name) for one in losses) for name in rings}
+    return replace(max(losses, key=lambda one: (one.interface_rx_dropped, one.interface_rx_missed)), **added)
