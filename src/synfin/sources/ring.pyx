@@ -196,6 +196,19 @@ cdef class Ring:
         self.w = <Walk*>calloc(1, sizeof(Walk))
         if self.w == NULL:
             raise MemoryError
+        self.w.skip_outgoing = skip_outgoing
+        self.w.source.log = self.w.input.log = &self.w.log
+        self.map(memory, block_bytes, link_type)
+
+    def __dealloc__(self):
+        if self.w != NULL:
+            self.close()
+            clock_free(&self.w.source)
+            free(self.w)
+
+    def map(self, memory not None, uint32_t block_bytes, uint16_t link_type):
+        """Go on with another ring, as its first block; clock and counts go on. Packets that were given out are void."""
+        self.close()
         PyObject_GetBuffer(memory, &self._memory, PyBUF_WRITABLE)
         self.w.base = <uint8_t*>self._memory.buf
         if block_bytes < BLOCK_BYTES + FRAME_BYTES or (block_bytes | <uint64_t>self.w.base) % FRAME_ALIGNMENT:
@@ -205,14 +218,8 @@ cdef class Ring:
         self.w.block_bytes = block_bytes
         self.w.blocks = <uint32_t>(self._memory.len // block_bytes)
         self.w.link_type = link_type
-        self.w.skip_outgoing = skip_outgoing
-        self.w.source.log = self.w.input.log = &self.w.log
-
-    def __dealloc__(self):
-        if self.w != NULL:
-            self.close()
-            clock_free(&self.w.source)
-            free(self.w)
+        self.w.at = 0
+        self.w.held = False
 
     def close(self):
         """Let go of the memory. Packets that were given out are void afterwards."""
@@ -251,6 +258,12 @@ cdef class Ring:
         if self.w.base == NULL:
             raise ValueError("the ring is closed")
         return 0
+
+    @property
+    def ready(self):
+        """Whether the kernel has handed over a block that did not go back yet."""
+        self._check()
+        return self.w.held or load_acquire(&_block(self.w).status) & TP_STATUS_USER != 0
 
     @property
     def failed(self):
