@@ -77,18 +77,22 @@ class Findings:
         self.servers = Servers()
         self.first = FirstRows(head)
         self.columns = list(dict.fromkeys([*FLOW_COLUMNS, *(HEAD_COLUMNS if head else ())]))
-        self._layout = None
-        if head:
-            from synfin.output.arrow import Layout
-
-            self._layout = Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
+        self._layout: Layout | None = None
 
     def add(self, table: str, block: Block) -> None:
         """Take a block of either table."""
         if table == "flows":
             self.servers.add(block)
-            if self._layout:
-                self.first.add(self._layout.batch(block))
+            if self.first.count:
+                self.first.add(self._head().batch(block))
+
+    def _head(self) -> Layout:
+        if self._layout is None:
+            from synfin.output.arrow import Layout
+            from synfin.output.render import HEAD_COLUMNS
+
+            self._layout = Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
+        return self._layout
 
 
 def report(summary: dict[str, Any], findings: Findings, target: Target | None, as_json: bool) -> None:

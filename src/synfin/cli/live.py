@@ -21,6 +21,8 @@ from synfin.live.config import FLAG, NAMES, LiveConfig, Option, option_of
 
 if TYPE_CHECKING:
     from synfin.live.service import Service
+    from synfin.output.arrow import Layout
+    from synfin.output.writer import Target
 
 
 def _type(name: str, option: Option) -> click.ParamType | None:
@@ -90,17 +92,17 @@ class _Job:
 
     def __init__(self, config: LiveConfig, reread: Callable[[], LiveConfig] | None):
         self.config = config
-        self.rows = destination(vars(config))
         self.findings = Findings(config.head or 0)
         self.progress = Progress()
         self.reread = reread
 
     def execute(self) -> int:
         from synfin.live.service import Service
+        from synfin.output import render  # noqa: F401  here, since the user of later may have no right to load it
         from synfin.output.summary import summarize
 
         service = Service(
-            self.config, self.rows, flow_columns=self.findings.columns, consume=self.findings.add,
+            self.config, self._destination, flow_columns=self.findings.columns, consume=self.findings.add,
             command=["synfin", *sys.argv[1:]], reread=self.reread, tick=self.progress.tick,
         )  # fmt: skip
         try:
@@ -115,10 +117,14 @@ class _Job:
         finally:
             service.close()
         summary = summarize(service.workers, self.findings.servers, seconds, service.outputs)
-        report(summary, self.findings, self.rows[0], self.config.json)
+        report(summary, self.findings, self.target, self.config.json)
         if service.rows_lost:
             click.echo(f"synfin: {service.rows_lost:,} rows could not be written to {self.config.out}", err=True)
         return 0 if summary["complete"] and not service.rows_lost else 1
+
+    def _destination(self) -> tuple[Target | None, dict[str, Layout]]:
+        self.target, layouts = destination(vars(self.config))
+        return self.target, layouts
 
     def _run(self, service: Service) -> None:
         before = signal.signal(signal.SIGHUP, lambda *_: service.hang_up())

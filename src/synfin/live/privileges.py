@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 
 from synfin.errors import ConfigError, SynfinError
 
@@ -39,12 +40,16 @@ def permitted() -> int:
     return sets[0].permitted | sets[1].permitted << 32
 
 
-def drop(user: str | None = None) -> None:
+def drop(user: str | None = None) -> list[str]:
     """Keep CAP_NET_RAW, which an interface that comes back needs, and give up everything else.
 
     Parameters
     ----------
     user : name of the user to go on as, with that user's groups; None to stay.
+
+    Returns
+    -------
+    The names of threads that are there all the same and keep more; usually none.
 
     Raises
     ------
@@ -67,6 +72,17 @@ def drop(user: str | None = None) -> None:
         raise SynfinError(f"capabilities cannot be dropped ({os.strerror(ctypes.get_errno())})")
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise SynfinError(f"no_new_privs cannot be set ({os.strerror(ctypes.get_errno())})")
+    return _others_with_more(kept)
+
+
+def _others_with_more(kept: int) -> list[str]:
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with suppress(OSError), open(f"/proc/self/task/{task}/status") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            if int(status["CapPrm"], 16) & ~kept:
+                names.append(status["Name"])
+    return names
 
 
 def _become(user: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
                 LiveInput(
                     config.interfaces, ring_bytes=config.ring << 20, block_bytes=config.block,
                     block_timeout_ms=max(config.block_timeout // 1_000_000, 1), snaplen=snaplen, filter=config.filter,
-                    promiscuous=config.promiscuous, timestamps=config.timestamps, fanout=group, seconds=config.seconds,
+                    promiscuous=config.promiscuous, timestamps=config.timestamps, seconds=config.seconds, **({"fanout": group} if group else {}),
                 )
             )  # fmt: skip
     except BaseException:
@@ -55,7 +56,7 @@ class Service:
     Parameters
     ----------
     config : what to do.
-    rows : where rows go, and the layout of each table that is kept there.
+    rows : gives where rows go, and the layout of each table that is kept there. Raises ConfigError.
     flow_columns : columns of the flow table that `consume` needs beside those that are kept.
     consume : gets every block of rows before it is written, as ``consume(table, block)``.
     command : the command line, for the metadata of files.
@@ -64,13 +65,14 @@ class Service:
 
     Notes
     -----
-    The constructor opens all sockets and then drops all privileges but CAP_NET_RAW; no thread is started before that.
+    The constructor opens all sockets and then drops all privileges but CAP_NET_RAW; no thread is started before that. Code is
+    loaded before it as well, as far as possible: the user of afterwards may have no right to read it.
     """
 
     def __init__(
         self,
         config: LiveConfig,
-        rows: tuple[Target | None, dict[str, Layout]],
+        rows: Callable[[], tuple[Target | None, dict[str, Layout]]],
         *,
         flow_columns: list[str],
         consume: Callable[[str, Block], None],
@@ -80,7 +82,8 @@ class Service:
     ):
         self.config = config
         self.logs = Logs(config.log_format)
-        self._target, self._layouts = rows
+        self._target: Target | None = None
+        self._layouts: dict[str, Layout] = {}
         self._consume, self._command, self._reread, self._also = consume, command, reread, tick
         self._started, self._build = time.time(), build_facts()
         self._hung_up = self._stopping = False
@@ -92,14 +95,19 @@ class Service:
         self._output: Output | None = None
         self._endpoint: Endpoint | None = None
         self._tracking = False
-        self._check()
         self._notify = Notifier()
         inputs = open_inputs(config)
         self.workers: LiveWorkers | None = None
         try:
             self._endpoint = self._listen()
-            privileges.drop(config.user)
-            self._open_output()
+            # An allocator that pyarrow has aboard and does not use starts a thread when it is loaded.
+            os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+            self._target, self._layouts = rows()
+            self._check()
+            make = self._output_maker()
+            if threads := privileges.drop(config.user):
+                self.logs.warning("threads keep privileges", threads=threads)
+            make()
             flows, intervals = self._columns(flow_columns)
             self.workers = LiveWorkers(
                 inputs, config.settings, flow_columns=flows, interval_columns=intervals, tick=self._tick
@@ -121,8 +129,6 @@ class Service:
 
     def _check(self) -> None:
         config = self.config
-        if not config.interfaces:
-            raise ConfigError("no interface is named")
         if not self._rolls and (useless := [name for name in ("interim", "keep") if getattr(config, name)]):
             raise ConfigError(f"--{useless[0]} is about the files of a local folder of Parquet; add -o FOLDER")
         if self._rolls and config.overwrite:
@@ -141,21 +147,26 @@ class Service:
         host, port = self.config.metrics
         return Endpoint(host, port, SynfinCollector(self.snapshot), self.health, self.ready)
 
-    def _open_output(self) -> None:
+    def _output_maker(self) -> Callable[[], None]:
+        # What opens the output, with all code that it needs loaded.
         if self._target is None:
-            return
-        if not self._rolls:
-            from synfin.output.writer import Output
+            return lambda: None
+        if self._rolls:
+            from synfin.live.rolling import Rolling
 
-            self._output = Output(self._target, self._layouts)
-            return
-        from synfin.live.rolling import Rolling
+            return lambda: self._open_folder(Rolling)
+        from synfin.output import formats
+        from synfin.output.writer import Output
 
+        assert formats.FORMATS[self._target.format]
+        return lambda: setattr(self, "_output", Output(self._target, self._layouts))
+
+    def _open_folder(self, rolling: type[Rolling]) -> None:
         layouts = dict(self._layouts)
         if "flows" in layouts:
             layouts["interim"] = layouts["flows"]
         config, keep = self.config, dict(self.config.keep)
-        self._rolling = Rolling(
+        self._rolling = rolling(
             self._target.path, layouts, roll_ns=config.roll, roll_rows=config.roll_rows, metadata=self._metadata,
             keep_ns=keep.get("ns"), keep_bytes=keep.get("bytes"),
         )  # fmt: skip
@@ -188,11 +199,11 @@ class Service:
             self._output.commit(self._metadata())
 
     def _pump(self) -> None:
-        blocks = self.workers.blocks()
+        self.workers.start()
         self._tracking = True
         self._notify.ready(f"tracking {', '.join(self.workers.interfaces)}")
         self.logs.info("started", interfaces=list(self.workers.interfaces), workers=len(self.workers.workers))
-        for table, block in blocks:
+        for table, block in self.workers.blocks():
             if table != "interim":
                 self._consume(table, block)
             if self._rolling and (table in self._layouts or table == "interim"):

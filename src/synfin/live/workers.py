@@ -204,7 +204,7 @@ class LiveWorkers:
         self._reached: list[int | None] = [None] * len(sources)
         self._clocks: dict[int, int | None] = {}
         self._running = len(sources)
-        self._stopped = self._closed = False
+        self._started = self._stopped = self._closed = False
 
     @property
     def interim_ns(self) -> int | None:
@@ -216,6 +216,13 @@ class LiveWorkers:
         for worker in self.workers:
             worker.interim_ns = value
 
+    def start(self) -> None:
+        """Start the threads. Privileges are dropped before that, since each thread has its own."""
+        if not self._started:
+            self._started = True
+            for worker in self.workers:
+                worker.thread.start()
+
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """Finished rows as (table, block), those of one worker in the order in which they became final. To be iterated
         once.
@@ -225,8 +232,7 @@ class LiveWorkers:
         SynfinError : a worker failed. The rows that it had handed over came before.
         """
         try:
-            for worker in self.workers:
-                worker.thread.start()
+            self.start()
             while self._running:
                 try:
                     message = self._inbox.get(timeout=_TICK_S)
