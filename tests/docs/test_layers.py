@@ -39,7 +39,7 @@ MAY_USE = {
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
     "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "intervals", "parts", "core", "ages", "wide", "data", "usual", "machine", "copies",
-    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "memory", "stages", "account", "batch",
+    "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "quote", "sweep", "interim", "memory", "stages", "account", "batch",
     "block", "snapshot", "route", "merging", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}
