@@ -258,3 +258,27 @@ def test_published_snapshots(monkeypatch):
         worker.source.stopped.set()
     list(run.blocks())
     assert sum(worker.published.stats["packets"] for worker in run.workers) == len(packets) == run.stats()["packets"]
+
+
+def test_interim_rows(monkeypatch):
+    """Open connections are written as they stand, while the run goes on; the final row has the same number."""
+    start = 1_700_000_000 * NS_PER_S
+    packets = []
+    for which in range(20):
+        d = Dialogue(a_port=20_000 + which, start=start + which * NS_PER_S // 100).handshake()
+        d.data(d.a, 100)
+        d.wait(5 * NS_PER_S)
+        d.data(d.b, 100)
+        packets += [(p.data, p.time_ns, p.time_ns, 0, -1, 0, 1, len(p.data), 0) for p in d.packets]
+    packets.sort(key=lambda packet: packet[1])
+    sources = deal(packets, NAMES, 2, seed=1)
+    run = LiveWorkers(sources, Settings())
+    run.interim_ns = 2 * NS_PER_S
+    for source in sources:
+        source.stopped.set()
+    tables = {"flows": [], "intervals": [], "interim": []}
+    for table, block in run.blocks():
+        tables[table] += rows_of(block, "intervals" if table == "intervals" else "flows")
+    assert {row["record"] for row in tables["interim"]} == {"interim"} and len(tables["flows"]) == 20
+    assert {row["flow_id"] for row in tables["interim"]} == {row["flow_id"] for row in tables["flows"]}
+    assert {row["end_reason"] for row in tables["interim"]} == {None}

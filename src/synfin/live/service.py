@@ -164,7 +164,7 @@ class Service:
     def _open_folder(self, rolling: type[Rolling]) -> None:
         layouts = dict(self._layouts)
         if "flows" in layouts:
-            layouts["interim"] = layouts["flows"]
+            layouts["interim"] = layouts["flows"].for_interim()
         config, keep = self.config, dict(self.config.keep)
         self._rolling = rolling(
             self._target.path, layouts, roll_ns=config.roll, roll_rows=config.roll_rows, metadata=self._metadata,

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from synfin.sources.live import LiveInput
     from synfin.sources.losses import LiveReport
 
-_CREDIT = 4  # messages that a worker may be ahead
-_AT_ONCE = 2  # messages that it has when it hands over: rows of each table, or rows and parts of intervals
+_CREDIT = 6  # messages that a worker may be ahead
+_AT_ONCE = 3  # messages that it has when it hands over: rows of each table, or parts of intervals
 _TICK_S = 0.25  # the calling thread does not wait longer without a look at what else is due
 _HAND_OVER_S = 1.0  # so often a worker tells what it has, however little
 _JOIN_S = 5.0
@@ -65,13 +65,11 @@ class Worker:
         self.last_clock: SimpleQueue[int | None] = SimpleQueue()
         self.given_up = False
         self._tracker = tracker
-        self._tables = ("flows",) if several else ("flows", "intervals")
+        self._tables = ("flows", "interim") if several else ("flows", "interim", "intervals")
         self._several = several
         self._inbox = inbox
         self._drops: int | None = None
         self._due = 0.0
-        self._interim_due: float | None = None
-        self._in_interim = False
         tracker.names(list(source.files), list(source.interfaces))
         self._tell_losses()
         self.published = self._snapshot()
@@ -105,8 +103,8 @@ class Worker:
                 # Without credit there is no hurry: the next full block waits for it.
                 if self.credit.qsize() >= _AT_ONCE:
                     self._hand_over(force=True)
-            if self._in_interim or self.interim_ns is not None:
-                self._write_interim(now)
+            if (period_ns := self.interim_ns) is not None:
+                self._write_interim(period_ns)
         self._tell_losses()
 
     def _finish(self, clock_ns: int | None) -> None:
@@ -125,21 +123,12 @@ class Worker:
         if self._several and ((parts := self._tracker.take_parts()) or force):
             self._tell("parts", parts, self._tracker.interval)
 
-    def _write_interim(self, now: float) -> None:
-        # One block at a time, and only when it can be handed over: packets come first.
-        if self._interim_due is None and self.interim_ns is not None:
-            self._interim_due = now + self.interim_ns / 1e9
-        if self.interim_ns is None and not self._in_interim:
-            self._interim_due = None
-        elif self._in_interim or now >= self._interim_due:
-            if not self._in_interim:
-                self._older_ns, self._interim_due = self.interim_ns, now + self.interim_ns / 1e9
-            if self.credit.qsize():
-                self._in_interim = not self._tracker.interim(self._older_ns)
-                if (block := self._tracker.take("interim", not self._in_interim)) is not None:
-                    self._tell("rows", "interim", block)
-            else:
-                self._in_interim = True
+    def _write_interim(self, period_ns: int) -> None:
+        # Which records are due the tracker knows; it looks at some of them at a time.
+        if self.credit.qsize():
+            self._tracker.interim(period_ns)
+            if (block := self._tracker.take("interim")) is not None:
+                self._tell("rows", "interim", block)
 
     def _tell(self, *message: object) -> None:
         self.credit.get()
