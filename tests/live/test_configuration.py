@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -86,6 +88,15 @@ def test_every_key_is_read(file):
     keys = {key_of(each) for each in dataclasses.fields(LiveConfig) if each.name != "settings"}
     keys |= {each.name.replace("_", "-") for each in dataclasses.fields(Settings)}
     assert keys - set(tomllib.loads(FULL)) == {"max-memory"}
+
+
+def test_the_example_of_the_documents(file):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+    example = re.search(r"```toml\n(.+?)```", text, re.DOTALL)[1]
+    config = LiveConfig.of({}, file(example))
+    assert config.workers == 2 and config.metrics == ("127.0.0.1", 9108) and len(config.keep) == 2
+    reloadable = re.search(r"what can change meanwhile does \((.+?)\)", text)[1]
+    assert set(re.findall(r"`(.+?)`", reloadable)) == {name.replace("_", "-") for name in RELOADABLE}
 
 
 def test_every_option_is_a_key():
