@@ -33,7 +33,7 @@ interfaces = ["eth0", "eth1"]
 seconds = 2.5
 workers = 3
 ring = 128
-block = "2M"
+block = 2048
 block-timeout = "5ms"
 snaplen = 256
 filter = "tcp port 443"
@@ -75,7 +75,7 @@ max-flows = 1000
 def test_every_key_is_read(file):
     config = LiveConfig.of({}, file(FULL))
     assert config.interfaces == ("eth0", "eth1") and config.out == "rows" and config.names == "flow_id,close"
-    assert (config.seconds, config.workers, config.ring, config.block) == (2.5, 3, 128, 2 << 20)
+    assert (config.seconds, config.workers, config.ring, config.block) == (2.5, 3, 128, 2048)
     assert (config.block_timeout, config.roll, config.interim) == (5_000_000, 60 * NS_PER_S, 30 * NS_PER_S)
     assert config.keep == (("ns", 7 * 86_400 * NS_PER_S), ("bytes", 10 << 30)) and config.metrics == ("0.0.0.0", 9108)
     assert config.settings == Settings(
@@ -123,7 +123,7 @@ def given_by(arguments):
 
 def test_command_line_and_file_mean_the_same(file):
     said = {
-        "--workers": ("3", "workers = 3"), "--block": ("2M", 'block = "2M"'), "--keep": ("7d", 'keep = "7d"'),
+        "--workers": ("3", "workers = 3"), "--block": ("2048", "block = 2048"), "--keep": ("7d", 'keep = "7d"'),
         "--metrics": ("[::1]:80", 'metrics = "[::1]:80"'), "--interim": ("5m", 'interim = "5m"'),
         "--key": ("vlan", 'key = "vlan"'), "--idle-timeout": ("30s", 'idle-timeout = "30s"'),
         "--columns": ("flow_id,close", 'columns = ["flow_id", "close"]'), "--snaplen": ("96", "snaplen = 96"),

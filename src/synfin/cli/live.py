@@ -59,9 +59,9 @@ def live(interfaces: tuple[str, ...], file: str | None, **options: Any) -> int:
     """Track the TCP connections that pass each IFACE (Linux; needs CAP_NET_RAW). Several are those of one tap.
 
     Ctrl-C or SIGTERM ends the run: what has come is tracked, open connections are written as they stand, and the
-    summary says what the kernel dropped. SIGHUP begins new files. The summary goes to standard output, or to standard
-    error when the rows go to standard output. Exit code 1 means that an input broke off, a worker failed or rows could
-    not be written.
+    summary says what was lost before it was read. SIGHUP begins new files. The summary goes to standard output, or to
+    standard error when the rows go to standard output. An interface that goes down, or is removed and made again, is
+    waited for. Exit code 1 means that a worker failed or rows could not be written.
 
     Times are those of the kernel's stamps, written like 75s, 2h4m or 500ms; on an idle link they go on.
     """

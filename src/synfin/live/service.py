@@ -38,9 +38,9 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
         for _ in range(config.workers):
             inputs.append(
                 LiveInput(
-                    config.interfaces, ring_bytes=config.ring << 20, block_bytes=config.block,
+                    config.interfaces, ring_bytes=config.ring << 20, block_bytes=config.block << 10,
                     block_timeout_ms=max(config.block_timeout // 1_000_000, 1), snaplen=snaplen, filter=config.filter,
-                    promiscuous=config.promiscuous, timestamps=config.timestamps, seconds=config.seconds, **({"fanout": group} if group else {}),
+                    promiscuous=config.promiscuous, timestamps=config.timestamps, seconds=config.seconds, fanout=group,
                 )
             )  # fmt: skip
     except BaseException:
@@ -48,6 +48,10 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
             each.close()
         raise
     return inputs
+
+
+#: How often files, health and what a log tells are looked at.
+_LOOK_S = 0.5
 
 
 class Service:
@@ -91,6 +95,7 @@ class Service:
         self._told_error: str | None = None
         self._told_up: dict[str, bool] = {}
         self._told_drops = 0
+        self._due = 0.0
         self._rolling: Rolling | None = None
         self._output: Output | None = None
         self._endpoint: Endpoint | None = None
@@ -218,6 +223,10 @@ class Service:
         if self._hung_up:
             self._hung_up = False
             self._roll()
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + _LOOK_S
         if self._rolling:
             self._rolling.tick()
         if self.health()[0]:
@@ -230,7 +239,7 @@ class Service:
             if error:
                 self.logs.error("output failed", reason=error)
             else:
-                self.logs.warning("output resumed", rows_lost=self._rolling.rows_lost)
+                self.logs.warning("output resumed", rows_lost=self.rows_lost)
             self._told_error = error
         for name, up in self.workers.interface_up.items():
             if self._told_up.get(name, True) != up:
@@ -263,8 +272,9 @@ class Service:
         self.logs.format = config.log_format
         if self._rolling:
             self.workers.interim_ns = config.interim
-            self._rolling.roll_ns, self._rolling.roll_rows = config.roll, config.roll_rows
-            self._rolling.keep_ns, self._rolling.keep_bytes = keep.get("ns"), keep.get("bytes")
+            self._rolling.change(
+                roll_ns=config.roll, roll_rows=config.roll_rows, keep_ns=keep.get("ns"), keep_bytes=keep.get("bytes")
+            )
 
     # ------------------------------------------------------------------ from signal handlers
 
@@ -292,7 +302,7 @@ class Service:
             started=self._started,
             interim_rows=written.get("interim", 0),
             build=self._build,
-            rows_lost=rolling.rows_lost if rolling else 0,
+            rows_lost=self.rows_lost,
         )
 
     def health(self) -> tuple[bool, str]:
@@ -317,7 +327,7 @@ class Service:
     @property
     def rows_lost(self) -> int:
         """Rows that could not be written to the folder of rolled files."""
-        return self._rolling.rows_lost if self._rolling else 0
+        return sum(self._rolling.rows_lost.values()) if self._rolling else 0
 
     def abort(self) -> None:
         """Give up what is not under its final name."""

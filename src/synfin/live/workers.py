@@ -184,6 +184,7 @@ class LiveWorkers:
             knows = settings.duplicates != "keep"
             self._merge = IntervalMerge(len(sources), settings.interval, interval_columns, knows, True)
             self._merge.next_round(True)  # drops are known of a ring
+            self._merged = self._merge.stats()
             if settings.max_flows is not None:
                 share = replace(settings, max_flows=settings.max_flows // len(sources))
         self.workers = [
@@ -265,6 +266,7 @@ class LiveWorkers:
         if interval is not None:
             self._merge.reach(number, interval)
         yield from self._intervals()
+        self._merged = self._merge.stats()
 
     def _intervals(self) -> Iterator[tuple[str, Block]]:
         if self._merge is None:
@@ -317,13 +319,13 @@ class LiveWorkers:
                 worker.source.close()
 
     def stats(self) -> dict[str, Any]:
-        """As `Tracker.stats`, about a second old while the run goes on."""
+        """As `Tracker.stats`, about a second old while the run goes on. For any thread."""
         parts = [worker.published.stats for worker in self.workers]
         if self._merge is None:
             return parts[0]
         caps = [part["cap"] for part in parts]
         total = combined([{**part, "cap": None} for part in parts])
-        return total | self._merge.stats() | {"cap": None if None in caps else sum(caps)}
+        return total | self._merged | {"cap": None if None in caps else sum(caps)}
 
     @property
     def drops(self) -> int:
@@ -350,8 +352,8 @@ class LiveWorkers:
 
     @property
     def outcome(self) -> Outcome:
-        """How the run ended; meaningful once `blocks` is exhausted."""
-        return Outcome.of(self.report)
+        """How the run ended, once it has."""
+        return Outcome(True) if self._running and not self._closed else Outcome.of(self.report)
 
 
 def _failure(number: int, error: BaseException) -> SynfinError:
