@@ -27,10 +27,9 @@ def translated() -> list[tuple[int, int, int, int]]:
     steps = []
     for code, jt, jf, k in INSTRUCTION.iter_unpack(fanout.fanout_program()):
         if k == fanout.HARDWARE_TYPE:
-            code, k = SET_A, 1
-        elif fanout.LINK_HEADER <= k < fanout.NETWORK_HEADER:
-            k -= fanout.LINK_HEADER
-        steps.append((code, jt, jf, k))
+            steps.append((SET_A, 0, 0, 1))
+        else:
+            steps.append((code, jt, jf, k - fanout.LINK_HEADER if fanout.LINK_HEADER <= k < fanout.NETWORK_HEADER else k))
     return steps
 
 
@@ -150,7 +149,9 @@ def test_extension_headers_of_ipv6():
     addresses = number_of(ethernet(ipv6(*V6, udp, next_header=17)))
     assert addresses != expected
     assert number_of(ethernet(ipv6(*reversed(V6), udp, next_header=17))) == addresses
-    chains = [[name] for name in EXTENSIONS] + [["hop by hop", "destination", "routing", "first fragment", "authentication"]]
+    chains = [[name] for name in EXTENSIONS] + [
+        ["hop by hop", "destination", "routing", "first fragment", "authentication"]
+    ]
     chains += [["destination"] * count for count in range(fanout.MOST_EXTENSIONS + 2)]
     for chain in chains:
         whole, first = behind(chain, body)
@@ -200,7 +201,7 @@ def test_tunnels_go_by_their_outer_addresses(name):
                 if there[0] >> 4 == 6:
                     swapped = there[:8] + there[24:40] + there[8:24] + there[40:]
                 numbers |= {number_of(ethernet(there)), number_of(ethernet(swapped))}
-    plain = (ipv6 if ":" in around.outer[0] else ipv4)
+    plain = ipv6 if ":" in around.outer[0] else ipv4
     other = plain(*around.outer, bytes(8), **({"next_header": 59} if plain is ipv6 else {"protocol": 132}))
     assert numbers == {number_of(ethernet(other))}
 
@@ -209,7 +210,11 @@ def test_cut_and_random_packets_end():
     chance = random.Random(11)
     whole, first = behind(list(EXTENSIONS)[:4], tcp(*V6, 1, 2, seq=1, ack=0, flags=2))
     frames = [p.data for p in Dialogue().handshake().packets]
-    frames += [ethernet(ipv6(*V6, whole, next_header=first)), ethernet(icmp_error(segment(V4), 3)), ethernet(icmp_error(segment(V6), 1))]
+    frames += [
+        ethernet(ipv6(*V6, whole, next_header=first)),
+        ethernet(icmp_error(segment(V4), 3)),
+        ethernet(icmp_error(segment(V6), 1)),
+    ]
     for frame in frames:
         for length in range(len(frame)):
             number_of(frame[:length])
