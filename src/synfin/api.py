@@ -140,8 +140,8 @@ def live(
     CaptureOpenError : no such interface, no right to listen, not Linux.
     ConfigError : as for `scan`.
     """
-    from synfin.live.config import LiveConfig
-    from synfin.live.service import open_inputs
+    from synfin.sidecar.config import LiveConfig
+    from synfin.sidecar.service import open_inputs
     from synfin.output.arrow import Layout
     from synfin.settings import parse_size
 
@@ -168,7 +168,7 @@ class Live:
     """
 
     def __init__(self, inputs: list[LiveInput], layout: Layout, settings: Settings):
-        from synfin.live.workers import LiveWorkers
+        from synfin.sidecar.workers import LiveWorkers
 
         self._layout = layout
         wanted: dict[str, list[str]] = {"flow_columns": [], "interval_columns": []}

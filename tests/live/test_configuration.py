@@ -12,7 +12,7 @@ import pytest
 
 from synfin.cli.live import live
 from synfin.errors import ConfigError
-from synfin.live.config import RELOADABLE, LiveConfig, key_of, option_of, parse_address, parse_keep
+from synfin.sidecar.config import RELOADABLE, LiveConfig, key_of, option_of, parse_address, parse_keep
 from synfin.settings import NS_PER_S, Settings
 
 

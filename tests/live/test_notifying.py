@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from synfin.live.notify import Notifier
+from synfin.sidecar.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -32,7 +32,7 @@ def run(code, *arguments):
 def test_one_capability_is_left():
     effective, permitted, inheritable, ambient, bounding, barred, in_thread = run("""
 import threading
-from synfin.live.privileges import drop
+from synfin.sidecar.privileges import drop
 drop()
 now = status()
 print(*(now["Cap" + set] for set in ("Eff", "Prm", "Inh", "Amb", "Bnd")), now["NoNewPrivs"])
@@ -47,7 +47,7 @@ thread.join()
 def test_what_can_be_done_afterwards():
     assert run("""
 import os, socket, subprocess, sys
-from synfin.live.privileges import drop
+from synfin.sidecar.privileges import drop
 drop()
 socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()     # a ring for an interface that comes back
 try:
@@ -69,7 +69,7 @@ def test_another_user():
     entry = pwd.getpwnam("nobody")
     ids = run("""
 import os, socket
-from synfin.live.privileges import drop
+from synfin.sidecar.privileges import drop
 drop("nobody")
 print(*os.getresuid(), *os.getresgid(), len(os.getgroups()), int(status()["CapPrm"], 16))
 socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
@@ -86,7 +86,7 @@ except PermissionError:
 def test_users_that_one_cannot_become():
     assert run("""
 from synfin.errors import ConfigError
-from synfin.live.privileges import drop
+from synfin.sidecar.privileges import drop
 try:
     drop("no-such-user")
 except ConfigError as error:
@@ -103,7 +103,7 @@ except ConfigError as error:
 def test_without_capabilities_nothing_is_gained():
     assert run("""
 import os
-from synfin.live.privileges import drop, permitted
+from synfin.sidecar.privileges import drop, permitted
 os.setresuid(65534, 65534, 65534)
 drop()
 print(permitted(), status()["NoNewPrivs"])

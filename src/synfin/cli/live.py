@@ -17,10 +17,10 @@ from synfin.cli.options import Parsed, settings_options
 from synfin.cli.progress import Progress
 from synfin.cli.signals import stopped_by_signal
 from synfin.errors import ConfigError
-from synfin.live.config import FLAG, NAMES, LiveConfig, Option, option_of
+from synfin.sidecar.config import FLAG, NAMES, LiveConfig, Option, option_of
 
 if TYPE_CHECKING:
-    from synfin.live.service import Service
+    from synfin.sidecar.service import Service
     from synfin.output.arrow import Layout
     from synfin.output.writer import Target
 
@@ -97,7 +97,7 @@ class _Job:
         self.reread = reread
 
     def execute(self) -> int:
-        from synfin.live.service import Service
+        from synfin.sidecar.service import Service
         from synfin.output import render  # noqa: F401  here, since the user of later may have no right to load it
         from synfin.output.summary import summarize
 

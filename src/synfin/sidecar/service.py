@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import ConfigError, SynfinError
-from synfin.live import privileges
-from synfin.live.config import LiveConfig
-from synfin.live.logs import Logs
-from synfin.live.notify import Notifier
-from synfin.live.snapshot import ServiceSnapshot, alive, build_facts, ready
-from synfin.live.workers import LiveWorkers
+from synfin.sidecar import privileges
+from synfin.sidecar.config import LiveConfig
+from synfin.sidecar.logs import Logs
+from synfin.sidecar.notify import Notifier
+from synfin.sidecar.snapshot import ServiceSnapshot, alive, build_facts, ready
+from synfin.sidecar.workers import LiveWorkers
 from synfin.output.summary import file_metadata
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
-    from synfin.live.endpoint import Endpoint
-    from synfin.live.rolling import Rolling
+    from synfin.sidecar.endpoint import Endpoint
+    from synfin.sidecar.rolling import Rolling
     from synfin.output.arrow import Layout
     from synfin.output.writer import Output, Target
     from synfin.sources.live import LiveInput
@@ -146,8 +146,8 @@ class Service:
     def _listen(self) -> Endpoint | None:
         if self.config.metrics is None:
             return None
-        from synfin.live.endpoint import Endpoint
-        from synfin.live.metrics import SynfinCollector
+        from synfin.sidecar.endpoint import Endpoint
+        from synfin.sidecar.metrics import SynfinCollector
 
         host, port = self.config.metrics
         return Endpoint(host, port, SynfinCollector(self.snapshot), self.health, self.ready)
@@ -157,7 +157,7 @@ class Service:
         if self._target is None:
             return lambda: None
         if self._rolls:
-            from synfin.live.rolling import Rolling
+            from synfin.sidecar.rolling import Rolling
 
             return lambda: self._open_folder(Rolling)
         from synfin.output import formats
