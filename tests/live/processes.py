@@ -33,6 +33,7 @@ class Manager:
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
+        path.chmod(0o777)
         self._socket.settimeout(TIMEOUT)
         self.path = str(path)
         self.told = []

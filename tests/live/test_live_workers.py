@@ -36,13 +36,13 @@ class Dealt:
         self._random = random.Random(seed)
         self._left = 2  # empty batches at the end
         self._fails = fails
-        self.stopped = threading.Event()
+        self.stopped, self.all_taken = threading.Event(), threading.Event()
         self.closed = False
 
     def fill(self, batch):
         batch.clear()
         time.sleep(self._random.choice([0, 0, 0.002]))
-        if self._fails and self._at:
+        if self._fails and self._at and self._after.all_taken.wait(10):
             raise self._fails
         if self._at < len(self._packets):
             count = self._random.choice([0, 1, 7, 256])
@@ -54,6 +54,7 @@ class Dealt:
                 self.idle_clock_ns = clock
             self._at += len(some)
             return True
+        self.all_taken.set()
         if self.idle_clock_ns:
             self.idle_clock_ns = self._end_ns
         self._left -= 1
@@ -62,6 +63,7 @@ class Dealt:
         return self._left >= 0
 
     def stop(self):
+        self._left = min(self._left, 2)
         self.stopped.set()
 
     def close(self):
@@ -208,14 +210,17 @@ def test_a_clock_that_steps_back_in_one_worker():
 
 
 def test_a_worker_that_fails_ends_the_run():
-    """One line names the worker and its trouble; the others stop, all is closed."""
+    """One line names the worker and its trouble; the others end in order, their rows come first, all is closed."""
     packets = talk(40)
     broken = Dealt(talk(40, client_port=30_000), 0, NAMES, 2, fails=OSError(5, "no ring"))
-    sources = [Dealt(packets, packets[-1][1], NAMES, 1), broken]
+    broken._after = Dealt(packets, packets[-1][1], NAMES, 1)
+    sources = [broken._after, broken]
     sources[0]._left = 1 << 30
-    run = LiveWorkers(sources, Settings())
+    run, rows = LiveWorkers(sources, Settings()), []
     with pytest.raises(SynfinError, match=r"^worker 1 failed: OSError: \[Errno 5\] no ring$"):
-        list(run.blocks())
+        for table, block in run.blocks():
+            rows += rows_of(block, table) if table == "flows" else []
+    assert len(rows) == 40 and (run.outcome.complete, run.outcome.reason) == (False, "worker 1 failed: OSError: [Errno 5] no ring")
     assert all(source.closed for source in sources)
     assert not any(worker.thread.is_alive() for worker in run.workers)
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -156,15 +157,25 @@ def test_a_hangup_rereads_the_file(cable, tmp_path):
     assert len(stored(out, "flows")) == 3 and len(list((out / "flows").rglob("*.parquet"))) == 2
 
 
-def test_privileges_of_a_run(cable, tmp_path):
+@pytest.fixture
+def open_folder():
+    """Makes folders that every user can write to, also above them."""
+    with contextlib.ExitStack() as folders:
+
+        def make():
+            path = Path(folders.enter_context(tempfile.TemporaryDirectory()))
+            path.chmod(0o777)
+            return path
+
+        yield make
+
+
+def test_privileges_of_a_run(cable, open_folder):
     """Every thread has CAP_NET_RAW and nothing else, also as another user."""
     left, right = cable
-    for number, user in enumerate([(), ("--user", "nobody")]):
-        out = tmp_path / str(number)
-        out.mkdir()
-        out.chmod(0o777)
-        tmp_path.chmod(0o755)
-        with sidecar(right, tmp_path, "vb", "--workers", 2, "-o", out / "rows", *user) as (process, _):
+    for user in ((), ("--user", "nobody")):
+        out = open_folder()
+        with sidecar(right, out, "vb", "--workers", 2, "-o", out / "rows", *user) as (process, _):
             tasks = [dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
                      for task in Path(f"/proc/{process.pid}/task").iterdir()]  # fmt: skip
             assert len(tasks) >= 3
@@ -172,7 +183,8 @@ def test_privileges_of_a_run(cable, tmp_path):
                 assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == NET_RAW and int(status["CapBnd"], 16) == 0
                 assert status["NoNewPrivs"] == "1" and (status["Uid"].split()[1] != "0") == bool(user)
             send(left, "va", closed(2))
-            assert end(process)[0] == 0
+            code, _, err = end(process)
+        assert (code, err) == (0, "")
         assert len(stored(out / "rows", "flows")) == 2
 
 
@@ -193,6 +205,10 @@ def test_what_cannot_be(cable, tmp_path):
     assert line("vb", "--interim", "1s") == (
         2, "synfin: --interim is about the files of a local folder of Parquet; add -o FOLDER",
     )  # fmt: skip
+    (tmp_path / "nobodys").mkdir(mode=0o700)
+    assert line("vb", "-o", tmp_path / "nobodys" / "rows", "--user", "nobody")[1].endswith(
+        "permission denied; choose another place; by then the run goes on as user nobody, without root's rights"
+    )
     assert line("vb", "--workers", 2, "--max-memory", "1G")[1].startswith("synfin: a cap on memory")
     (tmp_path / "x.toml").write_text("ring = 1\n")
     assert line("vb", "--config", tmp_path / "x.toml") == (

@@ -98,7 +98,6 @@ class _Job:
 
     def execute(self) -> int:
         from synfin.sidecar.service import Service
-        from synfin.output import render  # noqa: F401  here, since the user of later may have no right to load it
         from synfin.output.summary import summarize
 
         service = Service(

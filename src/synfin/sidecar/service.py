@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synfin.errors import ConfigError, SynfinError
+from synfin.errors import ConfigError, ExportError, SynfinError
 from synfin.sidecar import privileges
 from synfin.sidecar.config import LiveConfig
 from synfin.sidecar.logs import Logs
@@ -50,7 +51,9 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
     return inputs
 
 
-#: How often files, health and what a log tells are looked at.
+#: What is loaded late elsewhere, and here while that is allowed for certain.
+_LATER = ("json", "shlex", "tomllib", "difflib", "synfin.output.render", "synfin.output.summary")
+#: How often files, health and what the log tells are looked at.
 _LOOK_S = 0.5
 
 
@@ -110,9 +113,11 @@ class Service:
             self._target, self._layouts = rows()
             self._check()
             make = self._output_maker()
+            for name in _LATER:
+                import_module(name)
             if threads := privileges.drop(config.user):
                 self.logs.warning("threads keep privileges", threads=threads)
-            make()
+            self._make(make)
             flows, intervals = self._columns(flow_columns)
             self.workers = LiveWorkers(
                 inputs, config.settings, flow_columns=flows, interval_columns=intervals, tick=self._tick
@@ -165,6 +170,15 @@ class Service:
 
         assert formats.FORMATS[self._target.format]
         return lambda: setattr(self, "_output", Output(self._target, self._layouts))
+
+    def _make(self, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except ExportError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            as_user = f"as user {self.config.user}, " if self.config.user else ""
+            raise ExportError(f"{error}; by then the run goes on {as_user}without root's rights") from error
 
     def _open_folder(self, rolling: type[Rolling]) -> None:
         layouts = dict(self._layouts)

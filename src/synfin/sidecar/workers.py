@@ -194,6 +194,7 @@ class LiveWorkers:
         self._reached: list[int | None] = [None] * len(sources)
         self._clocks: dict[int, int | None] = {}
         self._running = len(sources)
+        self._failure: SynfinError | None = None
         self._started = self._stopped = self._closed = False
 
     @property
@@ -219,7 +220,7 @@ class LiveWorkers:
 
         Raises
         ------
-        SynfinError : a worker failed. The rows that it had handed over came before.
+        SynfinError : a worker failed. All rows of the others came before, and those that it had handed over.
         """
         try:
             self.start()
@@ -233,13 +234,18 @@ class LiveWorkers:
                 if self.tick:
                     self.tick()
             yield from self._intervals()
+            if self._failure:
+                raise self._failure
         finally:
             self.close()
 
     def _take(self, kind: str, number: int = 0, *what: Any) -> Iterator[tuple[str, Block]]:
         if kind == "error":
-            raise _failure(number, what[0])
-        if kind == "rows":
+            # The others end in order, and their rows come first.
+            self._failure = self._failure or _failure(number, what[0])
+            self._end(number, None)
+            self._done(number)
+        elif kind == "rows":
             if self._wanted[what[0]]:
                 yield what
         elif kind == "parts":
@@ -247,9 +253,7 @@ class LiveWorkers:
         elif kind == "ended":
             self._end(number, *what)
         elif kind == "done":
-            self._running -= 1
-            if self._merge:
-                self._merge.end(number)
+            self._done(number)
         if kind in ("rows", "parts"):
             self.workers[number].credit.put(None)
 
@@ -266,7 +270,6 @@ class LiveWorkers:
         if interval is not None:
             self._merge.reach(number, interval)
         yield from self._intervals()
-        self._merged = self._merge.stats()
 
     def _intervals(self) -> Iterator[tuple[str, Block]]:
         if self._merge is None:
@@ -277,6 +280,7 @@ class LiveWorkers:
             block = self._merge.take(True)
             if block is not None and self._wanted["intervals"]:
                 yield "intervals", block
+        self._merged = self._merge.stats()
 
     def _end(self, number: int, clock_ns: int | None) -> None:
         # All end at one time, and at one clock, so that the last rows of the interval table are of the same instant.
@@ -289,6 +293,11 @@ class LiveWorkers:
             own = self._clocks[worker.number]
             together = own is not None and latest is not None and latest - own < _HOUR_NS  # else the clock was set back
             worker.last_clock.put(latest if together else None)
+
+    def _done(self, number: int) -> None:
+        self._running -= 1
+        if self._merge:
+            self._merge.end(number)
 
     def wake(self) -> None:
         """Let `blocks` call its tick soon. For signal handlers."""
@@ -353,6 +362,8 @@ class LiveWorkers:
     @property
     def outcome(self) -> Outcome:
         """How the run ended, once it has."""
+        if self._failure:
+            return Outcome(False, str(self._failure))
         return Outcome(True) if self._running and not self._closed else Outcome.of(self.report)
 
 
