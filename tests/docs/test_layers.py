@@ -22,8 +22,8 @@ MAY_USE = {
     "run": FACTS | {"_core.tracker", "_core.batch", "_core.block", "sources.report", "workers"},
     "workers": FACTS | {"_core.tracker", "_core.batch", "_core.block", "_core.route", "_core.merging"},
     "sidecar": FACTS
-    | {"sidecar", "run", "workers", "output", "stores", "_core.tracker", "_core.batch", "_core.block", "_core.merging"}
-    | {"sources.live", "sources.fanout", "sources.losses", "sources.report"},
+    | {"sidecar", "run", "workers", "output", "stores", "sources"}
+    | {"_core.tracker", "_core.batch", "_core.block", "_core.merging"},
     "output": FACTS | {"stores", "output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sidecar", "sources.captures", "sources.live", "sources.filter", "sources.window"},

@@ -68,7 +68,7 @@ cdef class IntervalMerge:
         self.knows_duplicates = knows_duplicates
         self.own_clocks = own_clocks
         for i in range(2):
-            self.total.run_rtt[i].buckets = new_histogram()
+            self.total.run_rtt[i].histogram.buckets = new_histogram()
             self.interval.rtt[i].buckets = new_histogram()
         self.names, self.kinds = asked_columns(schema.INTERVALS, columns)
         self._open()
@@ -77,7 +77,7 @@ cdef class IntervalMerge:
         cdef int i
         free(self.told)
         for i in range(2):
-            free(self.total.run_rtt[i].buckets)
+            free(self.total.run_rtt[i].histogram.buckets)
             free(self.interval.rtt[i].buckets)
         sink_close(&self.rows)
 
@@ -164,7 +164,7 @@ cdef class IntervalMerge:
         memset(self.interval.counts, 0, sizeof(self.interval.counts))
         for i in range(2):
             if self.interval.rtt[i].samples:
-                memset(self.interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
+                memset(self.interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint64_t))
                 self.interval.rtt[i].samples = 0
         for i in range(self.workers):
             part = <const Part*>self.told[i].at
@@ -194,7 +194,7 @@ cdef class IntervalMerge:
         for i in range(2):
             for _k in range(part.buckets[i]):
                 _add_bucket(&self.interval.rtt[i], bucket, part.rtt_max[i])
-                _add_bucket(&self.total.run_rtt[i], bucket, part.rtt_max[i])
+                _add_bucket(&self.total.run_rtt[i].histogram, bucket, part.rtt_max[i])
                 bucket += 1
 
     def take(self, bint force=False):
@@ -207,9 +207,12 @@ cdef class IntervalMerge:
 
     def stats(self):
         """What the rows of the whole run come to: the part of `Tracker.stats` that is no sum over trackers."""
+        cdef int i
         return {
             **peaks_of(&self.total),
-            "rtt": {"server": quantiles_of(&self.total.run_rtt[0]), "client": quantiles_of(&self.total.run_rtt[1])},
+            "rtt": {
+                side: quantiles_of(&self.total.run_rtt[i].histogram) for i, side in enumerate(("server", "client"))
+            },
         }
 
 

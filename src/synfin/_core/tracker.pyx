@@ -5,7 +5,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from synfin._core.account cimport new_histogram, peaks_of, quantiles_of, skips_of
+from synfin._core.account cimport histogram_of, new_histogram, peaks_of, quantiles_of, skips_of
 from synfin._core.arena cimport arena_bytes, arena_free
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
@@ -33,6 +33,7 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 
 #: What a cap takes, in the order in which it does (core.pxd).
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
+GAUGE_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1])
 BLOCK_ROWS = 16_384
 INTERIM_BLOCK_ROWS = 4_096
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
@@ -120,8 +121,8 @@ cdef class Tracker:
                     free(self.core.intervals.intervals[i].rtt[0].buckets)
                     free(self.core.intervals.intervals[i].rtt[1].buckets)
             free(self.core.intervals.intervals)
-            free(self.core.intervals.run_rtt[0].buckets)
-            free(self.core.intervals.run_rtt[1].buckets)
+            for rtt in range(RTTS):
+                free(self.core.intervals.run_rtt[<int>rtt].histogram.buckets)
             sink_close(&self.core.rows)
             sink_close(&self.core.interval_rows)
             free(self.core.parts.room)
@@ -208,8 +209,9 @@ cdef class Tracker:
         iv.intervals = <Interval*>calloc(iv.interval_mask + 1, sizeof(Interval))
         if iv.slices == NULL or iv.intervals == NULL:
             raise MemoryError("no memory for the interval table")
+        for i in range(RTTS):
+            iv.run_rtt[i].histogram.buckets = new_histogram()
         for i in range(2):
-            iv.run_rtt[i].buckets = new_histogram()
             for number in range(iv.interval_mask + 1):
                 iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
@@ -532,6 +534,34 @@ cdef class Tracker:
         parts["interim"] = self.interims.room * <uint64_t>sizeof(int64_t)
         return parts
 
+    def gauges(self):
+        """The interval table's gauges by name, as they stand after the last packet and `advance`.
+
+        Unlike those of `stats`, which are of the end of the last slice that is settled, they hold what has come since
+        then. Deadlines are met up to the input clock less the reorder allowance.
+        """
+        cdef Intervals* iv = &self.core.intervals
+        cdef int64_t total, number
+        cdef int i
+        gauges = {}
+        for i, name in enumerate(GAUGE_NAMES):
+            total = iv.gauges[i]
+            for number in range(<int64_t>iv.slice_mask + 1):   # closed ones hold no change
+                total += iv.slices[number].change[i]
+            gauges[name] = total
+        return gauges
+
+    def histograms(self):
+        """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.
+
+        Those that the interval table's quantiles come from (`clean` and `matched`); the handshake's where both others
+        are. Each is a dict: `count`; `sum_ns`, exact; `buckets`, by the highest value (ns) of a bucket its samples,
+        ascending, empty ones left out. Buckets are those of the interval table. A tracker keeps 30 KB for each.
+        """
+        cdef int i
+        names = ("rtt_server", "rtt_client", "rtt_handshake")
+        return {name: histogram_of(&self.core.intervals.run_rtt[i]) for i, name in enumerate(names)}
+
     def stats(self):
         """What the run has come to, as plain numbers (see the summary)."""
         cdef Core* core = self.core
@@ -539,7 +569,6 @@ cdef class Tracker:
         cdef Intervals* iv = &core.intervals
         cdef int i
         known = core.clock != NEVER
-        gauge_names = [column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1]]
         count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
         counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
         return {
@@ -564,9 +593,9 @@ cdef class Tracker:
             "counts": counts,
             "syn_resends": counts["syn_resends"],
             "retransmitted_segments": counts["retransmitted_segments"],
-            "gauges": {name: iv.gauges[i] for i, name in enumerate(gauge_names)},
+            "gauges": {name: iv.gauges[i] for i, name in enumerate(GAUGE_NAMES)},
             **peaks_of(iv),
-            "rtt": {"server": quantiles_of(&iv.run_rtt[0]), "client": quantiles_of(&iv.run_rtt[1])},
+            "rtt": {side: quantiles_of(&iv.run_rtt[i].histogram) for i, side in enumerate(("server", "client"))},
             "memory": self.memory(),
         }
 

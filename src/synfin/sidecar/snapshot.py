@@ -76,7 +76,7 @@ class ServiceSnapshot:
     ----------
     workers : the last snapshot of each worker; empty before the first.
     rows_written, files_written : by table, interim rows under "interim".
-    rows_lost : rows that could not be written, because the output failed.
+    rows_lost : by table, rows that could not be written because the output failed.
     output_error : why rows cannot be written now; None while they can.
     started : when the run began, seconds since 1970.
     interim_rows : interim rows written.
@@ -90,7 +90,7 @@ class ServiceSnapshot:
     started: float = 0.0
     interim_rows: int = 0
     build: Mapping[str, str] = field(default_factory=dict)
-    rows_lost: int = 0
+    rows_lost: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_facts() -> dict[str, str]:
