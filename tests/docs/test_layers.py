@@ -24,9 +24,12 @@ MAY_USE = {
     "output": FACTS | {"stores", "output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sources.captures", "sources.filter", "sources.window"},
+    "live": FACTS
+    | {"live", "run", "workers", "output", "sources.live"}
+    | {"_core.tracker", "_core.batch", "_core.merging", "_core.block"},
     "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
-    | {"cli", "api", "run", "stores", "output", "explain", "verify"}
+    | {"cli", "api", "run", "stores", "output", "explain", "verify", "live"}
     | {"sources.captures", "sources.live", "sources.filter", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
