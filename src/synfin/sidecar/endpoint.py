@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from synfin.errors import ConfigError
-from synfin.live.logs import Logs
+from synfin.sidecar.logs import Logs
 
 LOOPBACK = "127.0.0.1"
 MOST_CLIENTS = 64
@@ -73,7 +73,7 @@ class Endpoint:
     Parameters
     ----------
     address, port : where to listen; port 0 takes a free one. An empty address is every interface.
-    collector : makes the metrics (`synfin.live.metrics.SynfinCollector`); those of the process are added.
+    collector : makes the metrics (`synfin.sidecar.metrics.SynfinCollector`); those of the process are added.
     health, ready : say whether all is well, and in a sentence why not.
     logs : hears of a scrape that failed.
 

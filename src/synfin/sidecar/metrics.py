@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from synfin import schema
-from synfin.live.snapshot import ServiceSnapshot, WorkerSnapshot
+from synfin.sidecar.snapshot import ServiceSnapshot, WorkerSnapshot
 
 SECOND = 1e9  # nanoseconds
 
