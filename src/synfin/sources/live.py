@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from synfin._core.batch import PacketBatch
 from synfin.errors import CaptureOpenError
 from synfin.sources.report import BrokenFile, ClockIncident, InputReport
-from synfin.sources.ring import Ring
+from synfin.sources.ring import Ring, RingMerge
 
 RING_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -114,7 +114,7 @@ class LiveInput:
         try:
             with _told(interface, "its ring cannot be mapped"):
                 self._memory = mmap.mmap(self._socket.fileno(), blocks * block_bytes)
-            self._ring = Ring(self._memory, block_bytes, link_type, loopback)
+            self._ring = RingMerge([Ring(self._memory, block_bytes, link_type, loopback)])
         except BaseException:
             self._socket.close()
             raise
@@ -206,7 +206,9 @@ class LiveInput:
     def report(self) -> LiveReport:
         """What happened so far; final when `fill` has returned False."""
         self._report.clock_counts = self._ring.clock_counts
-        self._report.incidents = [ClockIncident(kind, self.interfaces[0], *rest) for kind, *rest in self._ring.clock_events]
+        self._report.incidents = [
+            ClockIncident(kind, self.interfaces[which], *rest) for kind, which, *rest in self._ring.clock_events
+        ]
         return self._report
 
     def close(self) -> None:
