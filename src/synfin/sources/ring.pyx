@@ -18,7 +18,7 @@ from synfin.sources.clock cimport (
 from synfin.sources.merge import EVENT_KINDS
 from synfin.sources.packet_mmap cimport BLOCK_BYTES, FRAME_ALIGNMENT, FRAME_BYTES
 from synfin.sources.walk cimport (
-    WK_BROKEN, WK_EMPTY, WK_MEMORY, WK_PACKET, Walk, Walked, walk_begin, walk_next, walk_stretch,
+    WK_BROKEN, WK_EMPTY, WK_MEMORY, WK_PACKET, Walk, Walked, walk_begin, walk_is_ready, walk_next, walk_stretch,
 )
 
 cdef enum:
@@ -206,6 +206,11 @@ cdef class Ring:
         if self.w.base != NULL:
             self.w.base = NULL
             PyBuffer_Release(&self._memory)
+
+    @property
+    def ready(self):
+        """Whether the kernel has handed over a block that did not go back yet."""
+        return self.w.held or self.w.has_head or walk_is_ready(self.w)
 
     @property
     def failed(self):

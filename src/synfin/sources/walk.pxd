@@ -57,6 +57,11 @@ cdef inline void _give_back(Walk* w) noexcept nogil:
     w.at = w.at + 1 if w.at + 1 < w.blocks else 0
 
 
+# Has the kernel handed over the next block?
+cdef inline bint walk_is_ready(const Walk* w) noexcept nogil:
+    return load_acquire(&_block(w).status) & TP_STATUS_USER != 0
+
+
 # The packets of the last batch have been tracked.
 cdef inline void walk_begin(Walk* w) noexcept nogil:
     w.source.pushes = 0
