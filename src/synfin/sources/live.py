@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from synfin._core.batch import PacketBatch
 from synfin.errors import CaptureOpenError, ConfigError
@@ -18,6 +19,9 @@ from synfin.sources.losses import InterfaceLosses, LiveReport, Losses, SoftnetDr
 from synfin.sources.packet_socket import Listening, PacketSocket
 from synfin.sources.report import BrokenFile, ClockIncident, InterfaceIncident
 from synfin.sources.ring import Ring, RingMerge
+
+if TYPE_CHECKING:
+    from synfin.sources.fanout import FanoutGroup
 
 RING_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -40,10 +44,16 @@ class _Tap:
         self.losses = InterfaceLosses(link)
         self.socket = PacketSocket(link, how)
         self.there = True
+        self.accepts = how.fanout is None  # else once all workers have joined
 
     @property
     def up(self) -> bool:
         return self.there and self.link.carrier
+
+    def accept(self) -> None:
+        if not self.accepts and self.how.fanout and self.how.fanout.is_complete(self.link.index):
+            self.socket.accept()
+            self.accepts = True
 
     def count(self) -> None:
         self.losses.add_ring(*self.socket.counted())
@@ -61,6 +71,8 @@ class LiveInput:
     filter : which packets do: an expression, or a program (`synfin.sources.bpf.KernelFilter`); None for all.
     promiscuous : also packets that are for others, while this is open.
     timestamps : ``auto``, ``hardware`` or ``software`` (`synfin.sources.timestamps.stamp_by`).
+    fanout : the workers that share the packets, each with a LiveInput of its own, made one after the other; None for one.
+        Packets come when all have been made.
     seconds : end the input after so long; None to go on until `stop`.
 
     Raises
@@ -99,6 +111,7 @@ class LiveInput:
         filter: str | bytes | None = None,
         promiscuous: bool = True,
         timestamps: str = "auto",
+        fanout: FanoutGroup | None = None,
         seconds: float | None = None,
     ):
         self.interfaces = [interfaces] if isinstance(interfaces, str) else list(interfaces)
@@ -107,9 +120,11 @@ class LiveInput:
         self.bytes_total = None
         self._report = LiveReport()
         self._ending = self._ended = False
+        self._accepts = fanout is None
         self._clock_events = 0
         self._timeout_ms = block_timeout_ms
-        how = Listening(ring_bytes, block_bytes, block_timeout_ms, KernelFilter(filter, snaplen), promiscuous, timestamps)
+        how = Listening(ring_bytes, block_bytes, block_timeout_ms, KernelFilter(filter, snaplen), promiscuous, timestamps, fanout)
+        self._place = fanout.take_place() if fanout else 0
         self._open(how)
         self._rings = [Ring(tap.socket.memory, block_bytes, tap.socket.link_type) for tap in self._taps]
         self._ring = RingMerge(self._rings, block_timeout_ms * 1_000_000)
@@ -151,7 +166,7 @@ class LiveInput:
         now = time.monotonic()
         if self._until is not None and now >= self._until:
             self.stop()
-        if now >= self._look_at:
+        if now >= self._look_at or not self._accepts:
             self._look()
         if self._walk(batch):
             return True
@@ -164,6 +179,8 @@ class LiveInput:
             self._ring.idle(idle_ns)
             self._count_drops()
             self._ended = ending or self._ring.failed is not None
+            if self._ended:
+                self._look()
         return len(batch) > 0 or not self._ended
 
     def _walk(self, batch: PacketBatch) -> bool:
@@ -195,9 +212,14 @@ class LiveInput:
         for tap in self._taps:
             fell = tap.socket.error() == errno.ENETDOWN
             if tap.there:
-                self._see(tap, self._links.numbered(tap.link.index), fell)
+                with contextlib.suppress(OSError):  # no answer: at the next look
+                    self._see(tap, self._links.numbered(tap.link.index), fell)
             elif time.monotonic() >= self._drained and not self._ring.ready:
                 self._open_again(tap)
+            tap.accept()
+            if self._ending:
+                tap.socket.refuse()
+        self._accepts = all(tap.accepts for tap in self._taps)
         since_boot = _since_boot()
         if since_boot and self._since_boot and abs(step := since_boot - self._since_boot) > _CLOCK_STEP_NS:
             self._note("clock set", self._taps[0], step)
@@ -215,29 +237,28 @@ class LiveInput:
         tap.link = link
         tap.losses.see(link)
         if fell and was_up and tap.up:
-            self._note("down", tap)  # and up again meanwhile
-        if tap.up != (was_up and not fell):
+            self._note("down", tap)
+            self._note("up", tap)
+        elif tap.up != was_up:
             self._note("up" if tap.up else "no carrier" if link.up else "down", tap)
 
     def _open_again(self, tap: _Tap) -> None:
         # The old ring is empty by now. A socket of a new interface, because that may have another link layer.
-        link = self._links.named(tap.name)
-        if link is None:
+        link, fanout = self._links.named(tap.name), tap.how.fanout
+        if link is None or (fanout and not (link.up and fanout.is_turn(link.index, self._place))):
             return
         try:
             new = PacketSocket(link, tap.how)
-        except (CaptureOpenError, ConfigError):
-            return  # it went again, or is not ready
+        except (OSError, ConfigError):
+            return  # it went again, or there is no memory: at the next look
         self._poll.unregister(tap.socket)
         tap.count()
         self._ring.map(new.memory, tap.how.block_bytes, new.link_type)
         tap.socket.close()
-        tap.socket, tap.link, tap.there = new, link, True
+        tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
         tap.losses.see(link)
         self._poll.register(new, select.POLLIN | select.POLLERR)
         self._note("made again", tap)
-        if self._ending:
-            new.refuse()
 
     def _note(self, kind: str, tap: _Tap, step_ns: int = 0) -> None:
         self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns))

@@ -11,11 +11,15 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from synfin.errors import CaptureOpenError, ConfigError
 from synfin.sources.bpf import TAKE_NOTHING, KernelFilter
 from synfin.sources.links import Link
 from synfin.sources.timestamps import stamp_by
+
+if TYPE_CHECKING:
+    from synfin.sources.fanout import FanoutGroup
 
 # linux/if_packet.h, linux/if_ether.h, asm/socket.h; Python's socket has few of them.
 _SOL_PACKET = 263
@@ -46,6 +50,7 @@ class Listening:
     filter : what enters the ring, and how much of it.
     promiscuous : also packets that are for others, as long as the socket is open.
     timestamps : ``auto``, ``hardware`` or ``software`` (`synfin.sources.timestamps.stamp_by`).
+    fanout : the workers that share the interface's packets; None for one.
     """
 
     ring_bytes: int
@@ -54,6 +59,7 @@ class Listening:
     filter: KernelFilter
     promiscuous: bool
     timestamps: str
+    fanout: FanoutGroup | None = None
 
     def __post_init__(self) -> None:
         pages, rest = divmod(self.block_bytes, mmap.PAGESIZE)
@@ -100,7 +106,8 @@ class PacketSocket:
         self._socket = _packet_socket(link.name, socket.SOCK_RAW if ethernet else socket.SOCK_DGRAM)
         try:
             program = how.filter.program(link.name, self.link_type, outgoing=link.hardware != _ARPHRD_LOOPBACK)
-            self._attach(program)
+            self._program = program
+            self._attach(TAKE_NOTHING if how.fanout else program)
             self._make_ring(how)
             self.timestamps = stamp_by(self._socket, link.name, how.timestamps)
             if how.promiscuous:
@@ -111,6 +118,9 @@ class PacketSocket:
                 self.memory = mmap.mmap(self._socket.fileno(), how.blocks * how.block_bytes)
             with _told(link.name, "binding failed"):
                 self._socket.bind((link.name, _ETH_P_ALL))
+            if how.fanout:
+                with _told(link.name, "it cannot be shared among workers"):
+                    how.fanout.join(self._socket, link.index)
         except BaseException:
             self._socket.close()
             raise
@@ -136,6 +146,12 @@ class PacketSocket:
     def fileno(self) -> int:
         """The descriptor, for poll(2)."""
         return self._socket.fileno()
+
+    def accept(self) -> None:
+        """Let packets in. Only a socket of several workers has to be told: when all of them have joined, so that no packet
+        comes to two or to the wrong one.
+        """
+        self._attach(self._program)
 
     def refuse(self) -> None:
         """Let no further packet into the ring; what is in it stays."""
