@@ -77,7 +77,7 @@ cdef inline bint _has_room(const Walk* w, uint64_t offset) noexcept nogil:
 # Takes the next block if it is ours.
 cdef inline bint _hold(Walk* w) noexcept nogil:
     cdef BlockHeader* block = _block(w)
-    if not load_acquire(&block.status) & TP_STATUS_USER:
+    if not walk_is_ready(w):
         return False
     w.held = True
     w.left = block.packets
