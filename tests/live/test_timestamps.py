@@ -118,6 +118,22 @@ def test_hardware_that_is_not_to_be_had(monkeypatch, card, reason):
         choose(monkeypatch, card, "hardware")
 
 
+@pytest.mark.kernel
+def test_interfaces_of_one_tap_share_a_clock(cable, monkeypatch):
+    """One card that stamps and one that does not: the system stamps all, since packets are put in order by their stamps."""
+    from netns import veth
+
+    from synfin.sources import packet_socket
+    from synfin.sources.live import LiveInput
+
+    monkeypatch.setattr(packet_socket, "stamp_by", lambda _, name, __: "hardware" if name == "vb" else "software")
+    left, right = cable
+    with right.call(LiveInput, ["vb"]) as source:
+        assert source.timestamps == {"vb": "hardware"}
+    with veth(left, "vc", right, "vd"), right.call(LiveInput, ["vb", "vd"]) as source:
+        assert source.timestamps == {"vb": "software", "vd": "software"}
+
+
 def test_wishes():
     with pytest.raises(ConfigError, match="time stamps are auto, hardware, software, not 'gps'"):
         stamp_by(None, "eth0", "gps")

@@ -45,6 +45,7 @@ class _Tap:
         self.socket = PacketSocket(link, how)
         self.ring = Ring(self.socket.memory, how.block_bytes, self.socket.link_type)
         self.there = True
+        self.refused = 0  # the index of an interface of that name that could not be listened on
         self.accepts = how.fanout is None  # else once all workers have joined
 
     @property
@@ -145,9 +146,16 @@ class LiveInput:
         try:
             for name in self.interfaces:
                 self._taps.append(_Tap(_find(self._links, name), how))
+            self._agree_on_clock()
         except BaseException:
             self._close()
             raise
+
+    def _agree_on_clock(self) -> None:
+        # Packets of one tap are put in order by their stamps.
+        if len(set(self.timestamps.values())) > 1:
+            for tap in self._taps:
+                tap.socket.stamp_by_system()
 
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
@@ -259,17 +267,21 @@ class LiveInput:
             return
         try:
             new = PacketSocket(link, tap.how)
-        except (OSError, ConfigError):
-            return  # it went again, or there is no memory: at the next look
+        except (OSError, ConfigError) as error:
+            if tap.refused != link.index:  # told once, tried at every look
+                tap.refused = link.index
+                self._note("refused", tap, reason=str(error))
+            return
         tap.count()
         tap.ring.map(new.memory, tap.how.block_bytes, new.link_type)
         tap.socket.close()
         tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
         tap.losses.see(link)
+        self._agree_on_clock()
         self._note("made again", tap)
 
-    def _note(self, kind: str, tap: _Tap, step_ns: int = 0) -> None:
-        self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns))
+    def _note(self, kind: str, tap: _Tap, step_ns: int = 0, reason: str = "") -> None:
+        self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns, reason))
 
     def stop(self) -> None:
         """End the input: no further packet enters the rings, and `fill` gives those that have. For signal handlers, too."""
