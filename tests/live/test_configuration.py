@@ -199,7 +199,7 @@ def test_what_a_reload_takes(file):
     config, others = old.reloaded(new)
     assert config == dataclasses.replace(old, roll=60 * NS_PER_S, keep=new.keep)
     assert sorted(others) == ["settings", "workers"]
-    assert {"roll", "roll_rows", "interim", "keep", "log_format"} == RELOADABLE
+    assert {"roll", "roll_rows", "interim", "keep"} == RELOADABLE
 
 
 def test_caps_and_workers():

@@ -14,8 +14,10 @@ from taps import TIMEOUT, received, send, until
 from dialogue import Dialogue
 from rows import rows_of
 from synfin._core.batch import PacketBatch
+from synfin.errors import CaptureOpenError
 from synfin.run import Run
 from synfin.settings import Settings
+from synfin.sources import packet_socket
 from synfin.sources.live import LiveInput
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
@@ -127,6 +129,27 @@ def test_interface_of_another_link_layer_takes_the_name(cable):
     until(lambda: "made again" in running.kinds(), "nobody noticed")
     assert running.source._taps[0].socket.link_type == 101
     running.stop()
+
+
+def test_new_interface_that_cannot_be_listened_on(cable, monkeypatch):
+    """That is told once, and tried until it can."""
+    left, right = cable
+    running = Running(right)
+    right.ip("link delete vb")
+    until(lambda: running.kinds() == ["removed"], "nobody noticed")
+
+    def refuse(*_):
+        raise CaptureOpenError("cannot listen on vb: not now", "vb")
+
+    monkeypatch.setattr(packet_socket.PacketSocket, "_make_ring", refuse)
+    with veth(left, "va", right, "vb"):
+        until(lambda: len(running.kinds()) > 1, "nobody noticed")
+        time.sleep(0.3)
+        assert running.kinds() == ["removed", "refused"]
+        monkeypatch.undo()
+        until(lambda: running.kinds() == ["removed", "refused", "made again"], "nobody noticed")
+        running.stop()
+    assert running.run.report.warnings[1].endswith("UTC: cannot listen on vb: not now")
 
 
 def test_packets_before_the_removal_are_tracked(cable):

@@ -242,14 +242,16 @@ def test_drops_are_reported(cable):
     assert run.outcome.complete
 
 
-@pytest.mark.parametrize("vlans", [(5,), (7, 5)], ids=["802.1Q", "QinQ"])
-def test_vlan_tag_is_restored(cable, tmp_path, vlans):
+@pytest.mark.parametrize("tags", [(0x8100,), (0x88A8,), (0x88A8, 0x8100), (0x8100, 0x8100)], ids=lambda tags: "+".join(map(hex, tags)))
+def test_vlan_tag_is_restored(cable, tmp_path, tags):
+    """802.1Q, 802.1ad alone and around 802.1Q, and two of 802.1Q."""
     left, right = cable
-    d = Dialogue(vlans=vlans).handshake()
+    d = Dialogue(vlans=(7, 5)[: len(tags)]).handshake()
     d.data(d.a, 100)
     d.close()
+    packets = [packet._replace(data=tagged(packet.data, tags)) for packet in d.packets]
     batch = PacketBatch()
-    sent = [packet.data for packet in d.packets]
+    sent = [packet.data for packet in packets]
     with right.call(LiveInput, "vb") as source:
         send(left, "va", sent)
         while len(batch) == 0:
@@ -262,9 +264,16 @@ def test_vlan_tag_is_restored(cable, tmp_path, vlans):
     source = right.call(LiveInput, "vb")
     send(left, "va", sent)
     flows, _, _ = drain(source)
-    recorded, _, _ = fast([write_pcap(tmp_path / "x.pcap", d.packets)])
-    assert flows[0]["vlan_id"] == vlans[0]
+    recorded, _, _ = fast([write_pcap(tmp_path / "x.pcap", packets)])
+    assert flows[0]["vlan_id"] == 7
     assert compared(flows) == compared(recorded)
+
+
+def tagged(frame, tags):
+    """The frame with these tag protocols, outermost first."""
+    for number, kind in enumerate(tags):
+        frame = frame[: 12 + 4 * number] + struct.pack("!H", kind) + frame[14 + 4 * number :]
+    return frame
 
 
 def test_promiscuous_while_it_listens(cable):
@@ -278,6 +287,83 @@ def test_promiscuous_while_it_listens(cable):
     with right.call(LiveInput, "vb"):
         assert promiscuity() == 1
     assert promiscuity() == 0
+
+
+def test_not_promiscuous(cable):
+    """What is addressed to the interface is seen, nothing else is asked of it; a card leaves out what is for others."""
+    left, right = cable
+    (link,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    d = Dialogue().handshake()
+    source = right.call(LiveInput, ["vb"], promiscuous=False)
+    (during,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    assert during["promiscuity"] == link["promiscuity"] == 0
+    address = bytes.fromhex(link["address"].replace(":", ""))
+    send(left, "va", [address + packet.data[6:] for packet in d.packets])
+    flows, _, _ = drain(source)
+    assert [row["handshake"] for row in flows] == ["complete"]
+
+
+def test_promiscuity_ends_with_the_process(cable):
+    _, right = cable
+    with live(right, "vb") as process:
+        process.kill()
+        process.wait(_TIMEOUT)
+    (link,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    assert link["promiscuity"] == 0
+
+
+def test_waiting_in_traffic_costs_little(cable):
+    """A packet now and then wakes the run once for each block, and in between it sleeps."""
+    left, right = cable
+    batch, packets = PacketBatch(), 0
+    with right.call(LiveInput, ["vb"]) as source:
+        used, sending = time.process_time(), 0.0
+        for _ in range(50):
+            before = time.process_time()
+            send(left, "va", [Dialogue().handshake().packets[0].data])
+            sending += time.process_time() - before
+            end = time.monotonic() + 0.04
+            while time.monotonic() < end:
+                assert source.fill(batch)
+                packets += len(batch)
+        assert packets > 40 and time.process_time() - used - sending < 0.3
+
+
+def test_block_timeout_is_how_long_a_packet_waits(cable):
+    left, right = cable
+    frame = Dialogue().handshake().packets[0].data
+    waited = {}
+    for timeout_ms in (10, 300):
+        batch = PacketBatch()
+        with right.call(LiveInput, ["vb"], block_timeout_ms=timeout_ms) as source:
+            began = time.monotonic()
+            send(left, "va", [frame] * 3)
+            while len(batch) == 0:
+                assert source.fill(batch)
+            waited[timeout_ms] = time.monotonic() - began
+    assert waited[10] < 0.25 < waited[300] < 2
+    for wrong in (0, -1, 60_001):
+        with pytest.raises(ConfigError, match="a block's timeout is between 1 ms and 1 minute"):
+            right.call(LiveInput, ["vb"], block_timeout_ms=wrong)
+
+
+def test_options_of_the_ring(cable):
+    """They reach the kernel: the ring as it says itself, the filter, the snap length."""
+    left, right = cable
+    how = ("--ring", 2, "--block", 256, "--block-timeout", "50ms", "--snaplen", 60, "--filter", "2,6 0 0 99,6 0 0 0", "--json")
+    d = Dialogue().handshake()
+    d.data(d.a, 300)
+    with live(right, "vb", *how, "--no-promiscuous", "--timestamps", "software") as process:
+        ring = right.run(["ss", "-0", "--packet", "-e", "-n", "-i", "-p"])
+        send(left, "va", [packet.data for packet in d.packets])
+        time.sleep(0.3)
+        code, text, err = end(process)
+    summary = json.loads(text)
+    assert (code, err) == (0, "") and summary["packets"] == 4 and summary["bytes_read"] < 4 * 61
+    assert "ring_rx(blk_size:262144,blk_nr:8," in ring and "tmo:50," in ring
+    for option, value in (("--block", "1000"), ("--snaplen", "0"), ("--timestamps", "gps"), ("--block-timeout", "0")):
+        code, _ = failing(right, "-m", "synfin", "live", "vb", option, value)
+        assert code == 2
 
 
 def test_loopback_counts_once():

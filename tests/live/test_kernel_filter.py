@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import struct
 import subprocess
 import threading
-from pathlib import Path
 
-import libpcap
 import pytest
 from taps import drain, received, send
 
-from dialogue import Dialogue, ethernet, ipv4, tcp
+import libpcap
+from dialogue import ethernet, ipv4, tcp
 from synfin._core.batch import PacketBatch
 from synfin.errors import ConfigError
 from synfin.sources import bpf
@@ -22,7 +19,6 @@ from synfin.sources import filter as filters
 from synfin.sources.bpf import KernelFilter, parse_bytecode
 from synfin.sources.live import LiveInput
 
-on_interfaces = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
 needs_tcpdump = pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump")
 
 
@@ -120,7 +116,6 @@ TCP_80 = "11,40 0 0 12,21 0 8 2048,48 0 0 23,21 0 6 6,40 0 0 20,69 4 0 8191,177 
 
 
 @pytest.mark.kernel
-@pytest.mark.usefixtures("namespaces")
 def test_bytecode_needs_no_compiler(cable, monkeypatch):
     """A program for IPv4, first fragment, TCP to port 80, as text and as bytes; it ends with a rejection."""
     left, right = cable
@@ -174,6 +169,7 @@ def test_snap_length(cable, filter):
 
 
 @pytest.mark.kernel
+@pytest.mark.usefixtures("namespaces")
 def test_loopback_with_a_filter():
     from netns import Namespace
 

@@ -178,7 +178,7 @@ class LiveConfig:
     keep: tuple[tuple[str, int], ...] = _option((), KEEP, "Remove files from the folder that are older (7d) or the oldest beyond a size (10G); may be given once for each.  [default: keep all]", "AGE|SIZE", several=True, reloadable=True)
 
     metrics: tuple[str, int] | None = _option(None, ADDRESS, "Serve Prometheus metrics, /healthz and /readyz over HTTP.  [default host: 127.0.0.1]", "[HOST:]PORT")
-    log_format: str = _option("text", choice("text", "json"), "How standard error tells what happens while it runs.  [default: text]", reloadable=True)
+    log_format: str = _option("text", choice("text", "json"), "How standard error tells what happens while it runs; text tells only what is wrong.  [default: text]")
     user: str | None = _option(None, TEXT, "Go on as this user once the sockets are open.", "NAME")
     json: bool = _option(False, FLAG, "The summary as JSON.")
     head: int | None = _option(None, number(1), "Also show the N connections that began first.", "N")

@@ -18,7 +18,7 @@ from synfin.sources.links import Link, Links
 from synfin.sources.losses import InterfaceLosses, LiveReport, Losses, SoftnetDrops
 from synfin.sources.packet_socket import Listening, PacketSocket
 from synfin.sources.report import BrokenFile, ClockIncident, InterfaceIncident
-from synfin.sources.ring import Ring
+from synfin.sources.ring import Ring, RingMerge
 
 if TYPE_CHECKING:
     from synfin.sources.fanout import FanoutGroup
@@ -28,7 +28,7 @@ BLOCK_BYTES = 1 << 20
 BLOCK_TIMEOUT_MS = 20
 #: Bytes of each packet that enter the ring: more than the headers of a segment take in any tunnel that is in use.
 SNAPLEN = 512
-_IDLE_MS = 100  # how long `fill` waits for packets
+_IDLE_NS = 100_000_000  # how long `fill` waits for packets
 _LOOK_SECONDS = 1.0  # how often interfaces, their counters and the system's clock are looked at
 _LOOK_FOR_SECONDS = 0.1  # and an interface that is not there
 _CLOCK_STEP_NS = 100_000_000  # the system's clock is slewed by less between two looks
@@ -43,7 +43,9 @@ class _Tap:
         self.link = link
         self.losses = InterfaceLosses(link)
         self.socket = PacketSocket(link, how)
+        self.ring = Ring(self.socket.memory, how.block_bytes, self.socket.link_type)
         self.there = True
+        self.refused = 0  # the index of an interface of that name that could not be listened on
         self.accepts = how.fanout is None  # else once all workers have joined
 
     @property
@@ -122,14 +124,14 @@ class LiveInput:
         self._ending = self._ended = False
         self._accepts = fanout is None
         self._clock_events = 0
-        self._timeout_ms = block_timeout_ms
+        self._timeout_ns = block_timeout_ms * 1_000_000
         how = Listening(ring_bytes, block_bytes, block_timeout_ms, KernelFilter(filter, snaplen), promiscuous, timestamps, fanout)
         self._place = fanout.take_place() if fanout else 0
         self._open(how)
-        self._ring = Ring(self._taps[0].socket.memory, block_bytes, self._taps[0].socket.link_type)
+        self._ring = RingMerge([tap.ring for tap in self._taps], self._timeout_ns)
         self._softnet = SoftnetDrops()
         self._since_boot = _since_boot()
-        self._stamps_since_boot = 0
+        self._stamps_since_boot = self._since_boot  # less the clock of the host's start, as _since_boot
         self._drained = 0.0
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -137,21 +139,23 @@ class LiveInput:
     def _open(self, how: Listening) -> None:
         _check(self.interfaces)
         self._taps: list[_Tap] = []
-        self._poll = select.poll()
         try:
             self._links = Links()
         except OSError as error:
             raise CaptureOpenError(f"cannot listen on {self.interfaces[0]}: no rtnetlink here ({error.strerror})") from error
         try:
             for name in self.interfaces:
-                tap = _Tap(_find(self._links, name), how)
-                self._taps.append(tap)
-                self._poll.register(tap.socket, select.POLLIN | select.POLLERR)
+                self._taps.append(_Tap(_find(self._links, name), how))
+            self._agree_on_clock()
         except BaseException:
-            for tap in self._taps:
-                tap.socket.close()
-            self._links.close()
+            self._close()
             raise
+
+    def _agree_on_clock(self) -> None:
+        # Packets of one tap are put in order by their stamps.
+        if len(set(self.timestamps.values())) > 1:
+            for tap in self._taps:
+                tap.socket.stamp_by_system()
 
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
@@ -167,24 +171,35 @@ class LiveInput:
             self.stop()
         if now >= self._look_at or not self._accepts:
             self._look()
-        if self._walk(batch):
+        past_ns = self._past_ns()
+        if self._walk(batch, past_ns):
             return True
         # Packets that came before the end stand in the open block, which is handed over after the block timeout.
         ending = self._ending
-        self._wait(2 * self._timeout_ms if ending else _IDLE_MS if self._until is None else (self._until - now) * 1000)
-        idle_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._stamps_since_boot - self._timeout_ms * 1_000_000
-        if not self._walk(batch):
+        self._wait(2 * self._timeout_ns if ending else self._left_ns(now, past_ns))
+        past_ns = self._past_ns()
+        if not self._walk(batch, None if ending else past_ns):
             self._ring.settle(batch)
-            self._ring.idle(idle_ns)
+            self._ring.idle(past_ns)
             self._count_drops()
             self._ended = ending or self._ring.failed is not None
             if self._ended:
                 self._look()
         return len(batch) > 0 or not self._ended
 
-    def _walk(self, batch: PacketBatch) -> bool:
+    def _past_ns(self) -> int:
+        # What was stamped before has been handed over.
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._stamps_since_boot - self._timeout_ns
+
+    def _left_ns(self, now: float, past_ns: int) -> int:
+        # How long nothing but a packet needs us.
+        left = _IDLE_NS if self._until is None else min(_IDLE_NS, int((self._until - now) * 1e9))
+        held_ns = self._ring.held_ns
+        return left if held_ns is None else min(left, held_ns - past_ns, self._timeout_ns)
+
+    def _walk(self, batch: PacketBatch, past_ns: int | None) -> bool:
         before = self._ring.blocks_given_back
-        found = self._ring.walk(batch)
+        found = self._ring.walk(batch, past_ns)
         if self._ring.failed and not self._report.broken:
             self._report.broken.append(BrokenFile(self.interfaces[0], None, self._ring.failed, "unreadable"))
             self.stop()
@@ -196,8 +211,12 @@ class LiveInput:
             self._stamps_since_boot = (self._ring.clock_ns if card else time.time_ns()) - boot_ns
         return found
 
-    def _wait(self, left_ms: float) -> None:
-        for _, events in self._poll.poll(min(max(left_ms, 1), _IDLE_MS)):
+    def _wait(self, left_ns: int) -> None:
+        # A ring whose packets wait for another one would be ready at once: only the empty ones are worth asking.
+        poll = select.poll()
+        for which in self._ring.empty:
+            poll.register(self._taps[which].socket, select.POLLIN | select.POLLERR)
+        for _, events in poll.poll(max(left_ns / 1e6, 1)):
             if events & ~select.POLLIN:
                 self._look()  # the kernel says that an interface is no longer there, or down
                 return
@@ -213,7 +232,7 @@ class LiveInput:
             if tap.there:
                 with contextlib.suppress(OSError):  # no answer: at the next look
                     self._see(tap, self._links.numbered(tap.link.index), fell)
-            elif time.monotonic() >= self._drained and not self._ring.ready:
+            elif time.monotonic() >= self._drained and not tap.ring.ready:
                 self._open_again(tap)
             tap.accept()
             if self._ending:
@@ -230,7 +249,7 @@ class LiveInput:
         was_up = tap.up
         if link is None:
             tap.there = False
-            self._drained = time.monotonic() + 2 * self._timeout_ms / 1000
+            self._drained = time.monotonic() + 2 * self._timeout_ns / 1e9
             self._note("removed", tap)
             return
         tap.link = link
@@ -248,19 +267,21 @@ class LiveInput:
             return
         try:
             new = PacketSocket(link, tap.how)
-        except (OSError, ConfigError):
-            return  # it went again, or there is no memory: at the next look
-        self._poll.unregister(tap.socket)
+        except (OSError, ConfigError) as error:
+            if tap.refused != link.index:  # told once, tried at every look
+                tap.refused = link.index
+                self._note("refused", tap, reason=str(error))
+            return
         tap.count()
-        self._ring.map(new.memory, tap.how.block_bytes, new.link_type)
+        tap.ring.map(new.memory, tap.how.block_bytes, new.link_type)
         tap.socket.close()
         tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
         tap.losses.see(link)
-        self._poll.register(new, select.POLLIN | select.POLLERR)
+        self._agree_on_clock()
         self._note("made again", tap)
 
-    def _note(self, kind: str, tap: _Tap, step_ns: int = 0) -> None:
-        self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns))
+    def _note(self, kind: str, tap: _Tap, step_ns: int = 0, reason: str = "") -> None:
+        self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns, reason))
 
     def stop(self) -> None:
         """End the input: no further packet enters the rings, and `fill` gives those that have. For signal handlers, too."""
@@ -307,14 +328,17 @@ class LiveInput:
         self._report.timestamps = self.timestamps
         self._report.clock_counts = self._ring.clock_counts
         events = self._ring.clock_events
-        self._report.incidents += [ClockIncident(kind, self.interfaces[0], *rest) for kind, *rest in events[self._clock_events :]]
+        self._report.incidents += [ClockIncident(kind, self.interfaces[which], *rest) for kind, which, *rest in events[self._clock_events :]]
         self._clock_events = len(events)
         return self._report
 
     def close(self) -> None:
         """Close sockets and rings. The packets of the last batch are void afterwards."""
-        self._ring.close()
+        self._close()
+
+    def _close(self) -> None:
         for tap in self._taps:
+            tap.ring.close()
             tap.socket.close()
         self._links.close()
 

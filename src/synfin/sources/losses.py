@@ -15,6 +15,7 @@ from synfin.sources.report import InputReport, InterfaceIncident
 
 #: Interfaces' incidents that are described; later ones are only counted.
 _KEPT = 256
+_SOFTNET = "/proc/net/softnet_stat"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class SoftnetDrops:
 
 
 def _softnet_drops() -> int:
-    with contextlib.suppress(OSError), open("/proc/net/softnet_stat") as lines:
+    with contextlib.suppress(OSError), open(_SOFTNET) as lines:
         return sum(int(line.split()[1], 16) for line in lines)
     return 0
 

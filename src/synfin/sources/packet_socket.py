@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from synfin.errors import CaptureOpenError, ConfigError
 from synfin.sources.bpf import TAKE_NOTHING, KernelFilter
 from synfin.sources.links import Link
-from synfin.sources.timestamps import stamp_by
+from synfin.sources.timestamps import PACKET_TIMESTAMP, stamp_by
 
 if TYPE_CHECKING:
     from synfin.sources.fanout import FanoutGroup
@@ -156,6 +156,11 @@ class PacketSocket:
     def refuse(self) -> None:
         """Let no further packet into the ring; what is in it stays."""
         self._attach(TAKE_NOTHING)
+
+    def stamp_by_system(self) -> None:
+        """Give up the card's time stamps."""
+        self._socket.setsockopt(_SOL_PACKET, PACKET_TIMESTAMP, 0)
+        self.timestamps = "software"
 
     def counted(self) -> tuple[int, int, int]:
         """Packets for the ring, those dropped included; those dropped; how often it was full: since the last call."""

@@ -82,15 +82,18 @@ class InterfaceIncident:
 
     Parameters
     ----------
-    kind : ``down``, ``no carrier``, ``removed``, ``up``, ``made again`` or ``clock set``.
+    kind : ``down``, ``no carrier``, ``removed``, ``up``, ``made again``, ``refused`` (it was made again, and cannot be
+        listened on) or ``clock set``.
     time_ns : when it was noticed, by the system's clock (ns since 1970).
     step_ns : for ``clock set``: by how much, negative for back.
+    reason : for ``refused``: why.
     """
 
     kind: str
     interface: str
     time_ns: int
     step_ns: int = 0
+    reason: str = ""
 
     _SAYS: ClassVar[dict[str, str]] = {
         "down": "it was set down",
@@ -101,8 +104,8 @@ class InterfaceIncident:
     }
 
     def __str__(self) -> str:
-        what = self._SAYS.get(self.kind)
-        if what is None:
+        what = self._SAYS.get(self.kind, self.reason)
+        if self.kind == "clock set":
             what = f"the system's clock was set {'back' if self.step_ns < 0 else 'ahead'} by {abs(self.step_ns) / 1e9:.3f} s"
         return f"{self.interface}, {instant(self.time_ns)}: {what}"
 

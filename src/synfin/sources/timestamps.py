@@ -15,7 +15,8 @@ from synfin.errors import CaptureOpenError, ConfigError
 WISHES = ("auto", "hardware", "software")
 
 # linux/net_tstamp.h, linux/sockios.h, linux/ethtool.h, linux/if_packet.h
-_SOL_PACKET, _PACKET_TIMESTAMP, _RAW_HARDWARE = 263, 17, 1 << 6
+PACKET_TIMESTAMP = 17
+_SOL_PACKET, _RAW_HARDWARE = 263, 1 << 6
 _SIOCETHTOOL, _SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x8946, 0x89B0, 0x89B1
 _FILTER_ALL = 1
 _ETHTOOL_GET_TS_INFO = 0x41
@@ -45,7 +46,7 @@ def stamp_by(sock: socket.socket, interface: str, wish: str) -> str:
         return "software"
     if receiving != _FILTER_ALL:
         _switch_on(sock, interface, flags, sending)
-    sock.setsockopt(_SOL_PACKET, _PACKET_TIMESTAMP, _RAW_HARDWARE)
+    sock.setsockopt(_SOL_PACKET, PACKET_TIMESTAMP, _RAW_HARDWARE)
     return "hardware"
 
 
