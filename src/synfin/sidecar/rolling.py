@@ -81,10 +81,8 @@ class Rolling:
     ):
         self._folder = folder
         self._layouts = dict(layouts)
-        self._roll_ns = roll_ns
-        self._roll_rows = roll_rows
+        self.change(roll_ns=roll_ns, roll_rows=roll_rows, keep_ns=keep_ns, keep_bytes=keep_bytes)
         self._metadata = metadata
-        self._keep = {"keep_ns": None if keep_ns is None else keep_ns + roll_ns, "keep_bytes": keep_bytes}
         self._clock = clock
         self._lock: int | None = guarded(str(folder), _locked, folder)
         self.leftovers: int = guarded(str(folder), remove_leftovers, folder)
@@ -117,6 +115,12 @@ class Rolling:
         if not self._encoder.offer(self._add, table, batch, size=-(-block.rows // _UNIT_ROWS)):
             self._refused[table] += block.rows
             self._is_slow = True
+
+    def change(self, *, roll_ns: int, roll_rows: int | None, keep_ns: int | None, keep_bytes: int | None) -> None:
+        """Go on with other bounds, as the constructor takes them."""
+        self._roll_ns = roll_ns
+        self._roll_rows = roll_rows
+        self._keep = {"keep_ns": None if keep_ns is None else keep_ns + roll_ns, "keep_bytes": keep_bytes}
 
     def roll(self) -> None:
         """Complete all files; the next rows begin others."""
@@ -169,6 +173,8 @@ class Rolling:
         self._follow_clock()
         table = self._tables[name]
         while batch.num_rows:
+            if self._roll_rows is not None and table.rows >= self._roll_rows:  # where it has become less
+                self._complete(name)
             if self._disk_error and not table.is_open:
                 table.lost += batch.num_rows
                 return

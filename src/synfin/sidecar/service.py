@@ -44,6 +44,8 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
                     promiscuous=config.promiscuous, timestamps=config.timestamps, seconds=config.seconds, fanout=group,
                 )
             )  # fmt: skip
+        for each in inputs:
+            each.listen()
     except BaseException:
         for each in inputs:
             each.close()
@@ -52,7 +54,7 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
 
 
 #: What is loaded late elsewhere, and here while that is allowed for certain.
-_LATER = ("json", "shlex", "tomllib", "difflib", "synfin.output.render", "synfin.output.summary")
+_LATER = ("json", "shlex", "tomllib", "difflib", "_strptime", "synfin.output.render", "synfin.output.summary")
 #: How often files, health and what the log tells are looked at.
 _LOOK_S = 0.5
 
@@ -116,7 +118,7 @@ class Service:
             for name in _LATER:
                 import_module(name)
             if threads := privileges.drop(config.user):
-                self.logs.warning("threads keep privileges", threads=threads)
+                self.logs.warning("threads_keep_privileges", threads=", ".join(threads))
             self._make(make)
             flows, intervals = self._columns(flow_columns)
             self.workers = LiveWorkers(
@@ -155,7 +157,7 @@ class Service:
         from synfin.sidecar.metrics import SynfinCollector
 
         host, port = self.config.metrics
-        return Endpoint(host, port, SynfinCollector(self.snapshot), self.health, self.ready)
+        return Endpoint(host, port, SynfinCollector(self.snapshot), self.health, self.ready, logs=self.logs)
 
     def _output_maker(self) -> Callable[[], None]:
         # What opens the output, with all code that it needs loaded.
@@ -221,7 +223,7 @@ class Service:
         self.workers.start()
         self._tracking = True
         self._notify.ready(f"tracking {', '.join(self.workers.interfaces)}")
-        self.logs.info("started", interfaces=list(self.workers.interfaces), workers=len(self.workers.workers))
+        self._inform("started", interfaces=", ".join(self.workers.interfaces), workers=len(self.workers.workers))
         for table, block in self.workers.blocks():
             if table != "interim":
                 self._consume(table, block)
@@ -246,22 +248,28 @@ class Service:
         if self.health()[0]:
             self._notify.alive()
         self._tell_changes()
+        self.logs.tick()
+
+    def _inform(self, event: str, **fields: str | int) -> None:
+        # Text is for somebody who looks on, and who asked for a summary: nothing is said while all is well.
+        if self.config.log_format == "json":
+            self.logs.info(event, **fields)
 
     def _tell_changes(self) -> None:
         error = self._rolling.error if self._rolling else None
         if error != self._told_error:
             if error:
-                self.logs.error("output failed", reason=error)
+                self.logs.error("output_failed", reason=error)
             else:
-                self.logs.warning("output resumed", rows_lost=self.rows_lost)
+                self.logs.warning("output_resumed", rows_lost=self.rows_lost)
             self._told_error = error
         for name, up in self.workers.interface_up.items():
             if self._told_up.get(name, True) != up:
-                self.logs.warning("interface up" if up else "interface down", interface=name)
+                self.logs.warning("interface_up" if up else "interface_down", interface=name)
             self._told_up[name] = up
         drops = self.workers.drops
         if drops != self._told_drops:
-            self.logs.warning("packets dropped", count=drops - self._told_drops, total=drops)
+            self.logs.warning("packets_dropped", count=drops - self._told_drops, total=drops)
             self._told_drops = drops
 
     def _roll(self) -> None:
@@ -271,19 +279,18 @@ class Service:
             try:
                 self.config, others = self.config.reloaded(self._reread())
             except ConfigError as error:
-                self.logs.error("configuration not reread", reason=str(error))
+                self.logs.error("not_reread", reason=str(error))
             else:
                 self._apply()
                 if others:
-                    self.logs.warning("a new start is needed", keys=sorted(others))
+                    self.logs.warning("restart_needed", keys=", ".join(sorted(others)))
         if self._rolling:
             self._rolling.roll()
-        self.logs.info("rolled")
+        self._inform("rolled")
         self._notify.ready(f"tracking {', '.join(self.workers.interfaces)}")
 
     def _apply(self) -> None:
         config, keep = self.config, dict(self.config.keep)
-        self.logs.format = config.log_format
         if self._rolling:
             self.workers.interim_ns = config.interim
             self._rolling.change(
@@ -355,3 +362,4 @@ class Service:
         if self.workers:
             self.workers.close()
         self._notify.close()
+        self.logs.close()

@@ -157,6 +157,10 @@ class LiveInput:
             for tap in self._taps:
                 tap.socket.stamp_by_system()
 
+    def listen(self) -> None:
+        """Let packets into the rings, where workers share them and all have joined; else the first `fill` does."""
+        self._look()
+
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
 
