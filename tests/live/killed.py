@@ -30,7 +30,7 @@ def write(folder: Path, ready: int) -> None:
         keep_bytes=3 << 20,
     )
     blocks = {table: Numbers(table, 2_000) for table in TABLES}
-    os.write(ready, b".")
+    os.write(ready, rolling.leftovers.to_bytes(2, "big"))
     while True:
         for table, block in blocks.items():
             rolling.write(table, block)
@@ -45,14 +45,15 @@ def check(folder: Path) -> None:
         assert about(folder / name)["complete"] in ("true", "false"), name
 
 
-def start_again(folder: Path, told: int) -> None:
+def start_again(folder: Path, ready: int) -> None:
     """The next start removes what is half written."""
     half = len(hidden(folder))
     rolling = Rolling(folder, layouts(*TABLES), roll_ns=20 * MS, metadata=dict)
     assert rolling.leftovers == half
     assert hidden(folder) == []
     rolling.close()
-    os.write(told, half.to_bytes(2, "big"))
+    check(folder)
+    os.write(ready, half.to_bytes(2, "big"))
 
 
 def forked(call, *arguments) -> int:
@@ -68,6 +69,16 @@ def forked(call, *arguments) -> int:
     return child
 
 
+def told(call, *arguments) -> tuple[int, bytes]:
+    """The same; waits until the process says something (its last argument is where), and returns that as well."""
+    reads, writes = os.pipe()
+    child = forked(call, *arguments, writes)
+    os.close(writes)
+    said = os.read(reads, 2)
+    os.close(reads)
+    return child, said
+
+
 def wait(child: int, wanted: int = 0) -> None:
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != wanted:
@@ -79,20 +90,17 @@ def main(folder: Path, kills: int, seed: int) -> None:
     complete = leftovers = 0
     for number in range(kills):
         out = folder / str(number // 10)  # a later writer of the same folder finds what the earlier ones left
-        reads, writes = os.pipe()
-        writer = forked(write, out, writes)
-        os.read(reads, 1)
+        writer, said = told(write, out)
+        leftovers += int.from_bytes(said, "big")
         time.sleep(chance.uniform(0.01, 0.2))
         os.kill(writer, signal.SIGKILL)
         wait(writer, -signal.SIGKILL)
         wait(forked(check, out))
         if number % 10 == 9 or number == kills - 1:
-            wait(forked(start_again, out, writes))
-            leftovers += int.from_bytes(os.read(reads, 2), "big")
-            wait(forked(check, out))
+            starter, said = told(start_again, out)
+            wait(starter)
+            leftovers += int.from_bytes(said, "big")
             complete += len(tree(out))
-        os.close(reads)
-        os.close(writes)
     print(complete, leftovers)
 
 

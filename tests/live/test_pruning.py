@@ -139,7 +139,7 @@ def test_a_run_prunes_as_it_rolls(tmp_path):
         settle(rolling)
         clock.now_ns += 5 * MINUTE
         tick(rolling)
-    starts = [Path(name).name[:19] for name in tree(folder) if name.startswith("flows")]
+    starts = [Path(name).name[:18] for name in tree(folder) if name.startswith("flows")]
     assert starts == [f"part-20310507T12{minute}" for minute in (35, 40, 45)]
     assert len(tree(folder)) == 6
     rolling.close()

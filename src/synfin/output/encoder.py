@@ -48,7 +48,7 @@ class Encoder:
         self._start()
         if self._failed is not None:
             raise self._failed
-        if self._room.qsize() < size:
+        if self.free < size:
             return False
         for _ in range(size):
             self._room.get_nowait()  # nobody else takes of it
@@ -56,9 +56,14 @@ class Encoder:
         return True
 
     @property
+    def free(self) -> int:
+        """How much room is free. May be asked by any thread."""
+        return self._room.qsize()
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is in hand."""
-        return self._room.qsize() == self._size
+        return self.free == self._size
 
     def finish(self) -> None:
         """Wait until all is written, and end the thread."""

@@ -44,6 +44,7 @@ class Rolling:
     """The output folder of a live run: ``TABLE/date=YYYY-MM-DD/hour=HH/part-START-NUMBER.parquet``.
 
     All methods are called by one thread, which never waits for the disk but in `close`; files are written by another.
+    What is only read may be read by any.
 
     Parameters
     ----------
@@ -85,8 +86,12 @@ class Rolling:
         self._metadata = metadata
         self._clock = clock
         self._lock: int | None = guarded(str(folder), _locked, folder)
-        self.leftovers: int = guarded(str(folder), remove_leftovers, folder)
-        self._disk_error = _trial_error(folder, _NO_ROOM)
+        try:
+            self.leftovers: int = guarded(str(folder), remove_leftovers, folder)
+            self._disk_error = _trial_error(folder, _NO_ROOM)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._encoder = Encoder(lambda call, *what: call(*what), ROOM)
         # Set by the caller's thread.
         self._refused = dict.fromkeys(layouts, 0)
@@ -145,6 +150,13 @@ class Rolling:
             self._encoder.finish()
         finally:
             os.close(lock)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether at least half of the room is free: rows that can wait, as interim rows do, are made only then. May be
+        asked by any thread.
+        """
+        return self._encoder.free >= ROOM // 2
 
     @property
     def error(self) -> str | None:
