@@ -14,17 +14,18 @@ from synfin.live.endpoint import Endpoint
 
 
 class Numbered(Collector):
-    """A collector that counts how often it is asked, and whose reply is as long as wanted."""
+    """A collector that counts how often it is asked, and whose reply has as many lines, as wide, as wanted."""
 
-    def __init__(self, lines: int = 1):
+    def __init__(self, lines: int = 1, width: int = 1):
         self.lines = lines
+        self.width = width
         self.asked = 0
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         self.asked += 1
         family = GaugeMetricFamily("synfin_test", "A number.", labels=["line"])
         for line in range(self.lines):
-            family.add_metric([str(line)], self.asked)
+            family.add_metric([str(line).zfill(self.width)], self.asked)
         yield family
 
 
