@@ -32,7 +32,7 @@ REQUEST_BYTES = 16 << 10  # a request's line and headers; Prometheus sends about
 REQUEST_SECONDS = 5.0
 MOST_PIECES = 32  # that a request may come in
 REPLY_SECONDS = 10.0
-#: Metrics are made at most so often for each format; snapshots come once a second.
+#: Metrics are served so long for each format, or longer where they take longer to make; snapshots come once a second.
 FRESH_SECONDS = 0.5
 MOST_FORMATS = 4
 _SLOT = 0.1  # seconds in which a share of ACCEPTS_A_SECOND may come
@@ -200,6 +200,9 @@ class Endpoint:
             pass
         except OSError:
             self._drop(client)
+        except Exception as error:  # whatever one client brings about, the others are served
+            self._failed("request_failed", error)
+            self._drop(client)
 
     def _read(self, client: _Client) -> None:
         piece = client.sock.recv(REQUEST_BYTES)
@@ -245,28 +248,35 @@ class Endpoint:
         return 200 if fine else 503, f"{text}\n", _PLAIN
 
     def _metrics(self, accept: str) -> tuple[int, str | bytes, str]:
-        now = time.monotonic()
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (ValueError, IndexError):  # a version that is none
-            encode, content_type = choose_encoder("")
-        if not (content_type.isascii() and content_type.isprintable()):
-            encode, content_type = choose_encoder("")
-        self._made = {kind: made for kind, made in self._made.items() if made[0] > now}
+        begun = time.monotonic()
+        encode, content_type = _format(accept)
+        self._made = {kind: made for kind, made in self._made.items() if made[0] > begun}
         if content_type not in self._made and len(self._made) >= MOST_FORMATS:
             # Formats that differ in what the client wrote into them: the plain one serves everybody.
-            encode, content_type = choose_encoder("")
+            encode, content_type = _format("")
         if content_type not in self._made:
             try:
-                self._made[content_type] = now + FRESH_SECONDS, encode(self._registry)
+                text = encode(self._registry)
             except Exception as error:  # as above
                 self._failed("scrape_failed", error)
                 return 500, "the metrics could not be made\n", _PLAIN
+            ended = time.monotonic()
+            self._made[content_type] = ended + max(FRESH_SECONDS, 3 * (ended - begun)), text
         return 200, self._made[content_type][1], content_type
 
     def _failed(self, event: str, error: Exception) -> None:
         if self._logs is not None:
             self._logs.error(event, kind=type(error).__name__, reason=str(error))
+
+
+def _format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    # The encoder that suits the client, and its content type; where what it asks for makes no sense, the plain one.
+    try:
+        encode, content_type = choose_encoder(accept)
+    except Exception:  # ValueError and TypeError for versions that are none
+        return choose_encoder("")
+    # Versions are given back as they came.
+    return (encode, content_type) if content_type.isascii() and content_type.isprintable() else choose_encoder("")
 
 
 def _accepted(headers: list[str]) -> str:
