@@ -9,9 +9,13 @@ import struct
 import time
 
 import pytest
+from rings import Frame, block_bytes, frame_bytes
 
+from synfin._core.batch import PacketBatch
 from synfin.errors import CaptureOpenError, ConfigError
 from synfin.sources import timestamps
+from synfin.sources.losses import LiveReport
+from synfin.sources.ring import Ring, RingMerge
 from synfin.sources.timestamps import stamp_by
 
 SET, GET, ETHTOOL = 0x89B0, 0x89B1, 0x8946
@@ -116,6 +120,25 @@ def test_hardware_switches_it_on(monkeypatch):
 def test_hardware_that_is_not_to_be_had(monkeypatch, card, reason):
     with pytest.raises(CaptureOpenError, match=f"cannot listen on eth0: its card does not stamp every packet .{reason}"):
         choose(monkeypatch, card, "hardware")
+
+
+def test_packets_that_the_card_stamped_are_counted():
+    """TP_STATUS_TS_RAW_HARDWARE of linux/if_packet.h, in the status of each frame."""
+    size, stamped = 8192, {1, 4, 5, 19}
+    frames = [frame_bytes(Frame(10**18 + number, bytes(60)), number == 19) for number in range(20)]
+    for number in stamped:
+        (status,) = struct.unpack_from("=I", frames[number], 20)
+        frames[number] = frames[number][:20] + struct.pack("=I", status | 1 << 31) + frames[number][24:]
+    ring = Ring(bytearray(block_bytes(frames, size)), size, 1)
+    merge, batch = RingMerge([ring]), PacketBatch()
+    merge.begin(batch)
+    merge.walk(batch)
+    assert (ring.packets, ring.card_stamps) == (20, len(stamped))
+
+
+def test_stamps_of_two_clocks_are_told():
+    (line,) = LiveReport(system_stamps={"eth0": 3, "eth1": 0}).warnings
+    assert line.startswith("eth0: the card left 3 packets to the system's clock")
 
 
 @pytest.mark.kernel

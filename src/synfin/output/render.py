@@ -62,7 +62,7 @@ def endpoint(ip: str | None, port: int | None) -> str:
 def summary_text(summary: dict[str, Any]) -> str:
     """The summary of a run for people."""
     parts = [_head(summary), _connections(summary), _round_trips(summary["rtt"]), _worst(summary), _input(summary)]
-    parts.append(_accounting(summary["accounting"]) + _capture(summary["capture"]))
+    parts.append(_accounting(summary["accounting"]) + _capture(summary.get("capture")))
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 
@@ -84,7 +84,7 @@ def _listed(label: str, counts: Iterable[tuple[str, int]]) -> list[str]:
 def _head(s: dict[str, Any]) -> list[str]:
     speed = f" ({s['packets_per_second']:,} packets/s)" if s["packets_per_second"] else ""
     live = not s["files"]
-    where = f"on {s['interfaces'][0]}" if live else f"in {number(s['files'], 'file')}"
+    where = f"on {', '.join(s['interfaces'])}" if live else f"in {number(s['files'], 'file')}"
     text = f"{number(s['packets'], 'packet')} {where}, {size(s['bytes_read'])}, in {s['seconds']:.2f} s"
     lines = textwrap.wrap(text + speed, WIDTH)
     if s["first_time_ns"] is not None and s["packets"]:

@@ -330,6 +330,8 @@ class LiveInput:
         """What happened so far; final when `fill` has returned False."""
         self._report.losses = self.losses()
         self._report.timestamps = self.timestamps
+        by_card = [tap for tap in self._taps if tap.socket.timestamps == "hardware"]
+        self._report.system_stamps = {tap.name: tap.ring.packets - tap.ring.card_stamps for tap in by_card}
         self._report.clock_counts = self._ring.clock_counts
         events = self._ring.clock_events
         self._report.incidents += [ClockIncident(kind, self.interfaces[which], *rest) for kind, which, *rest in events[self._clock_events :]]

@@ -110,11 +110,14 @@ class LiveReport(InputReport):
     ----------
     losses : by interface; those of the host under the empty name.
     timestamps : whose clock stamped the packets, by interface: ``hardware`` or ``software``.
+    system_stamps : by interface whose packets the card stamps: how many it did not, so that the system's clock stands in
+        for it; most cards stamp nothing that the host sends.
     interface_incidents : how many there were; `incidents` holds the first 256.
     """
 
     losses: dict[str, Losses] = field(default_factory=dict)
     timestamps: dict[str, str] = field(default_factory=dict)
+    system_stamps: dict[str, int] = field(default_factory=dict)
     interface_incidents: int = 0
 
     def note(self, incident: InterfaceIncident) -> None:
@@ -126,7 +129,12 @@ class LiveReport(InputReport):
     @property
     def warnings(self) -> list[str]:
         """Sentences for the end of a run."""
-        lines = [line for name, lost in self.losses.items() for line in _lost(name, lost)] + super().warnings
+        lines = [line for name, lost in self.losses.items() for line in _lost(name, lost)]
+        lines += [
+            f"{name}: the card left {count:,} packets to the system's clock; time between these and the others is wrong by as "
+            "much as the clocks differ" for name, count in self.system_stamps.items() if count
+        ]  # fmt: skip
+        lines += super().warnings
         if self.interface_incidents > _KEPT:
             lines.append(f"{self.interface_incidents - _KEPT:,} more incidents of interfaces")
         return lines

@@ -228,6 +228,11 @@ cdef class Ring:
         return self.w.bytes
 
     @property
+    def card_stamps(self):
+        """How many of them carry the card's timestamp; the others have the system's."""
+        return self.w.card_stamps
+
+    @property
     def blocks_given_back(self):
         """Blocks that went back to the kernel so far."""
         return self.w.given_back

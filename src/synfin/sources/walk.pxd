@@ -10,6 +10,7 @@ from synfin.sources.packet_mmap cimport (
     FRAME_BYTES,
     PACKET_OUTGOING,
     TP_STATUS_KERNEL,
+    TP_STATUS_TS_RAW_HARDWARE,
     TP_STATUS_USER,
     TP_STATUS_VLAN_VALID,
     BlockHeader,
@@ -41,6 +42,7 @@ cdef struct Walk:
     int64_t since_ns         # since when none of its packets could go for an empty ring; 0: that is not so
     int64_t packets
     int64_t bytes            # captured bytes of them
+    int64_t card_stamps      # of them, those with the card's timestamp
     int64_t given_back       # blocks
     Walked failed            # WK_BROKEN, WK_MEMORY; else 0
     SourceClock source
@@ -102,6 +104,10 @@ cdef inline int64_t _time_of(const FrameHeader* f) noexcept nogil:
     return <int64_t>f.seconds * 1000000000 + f.nanoseconds       # seconds end in 2106, before TIME_MAX_NS
 
 
+cdef inline uint32_t _card_stamps(const FrameHeader* f) noexcept nogil:
+    return 1 if f.status & TP_STATUS_TS_RAW_HARDWARE else 0
+
+
 # Everything of a packet but its clock, flags and number. A tag that was taken off stands in vlan_tci; returns PF_VLAN
 # where there was one.
 cdef inline uint8_t _describe(const Walk* w, const FrameHeader* f, PacketRef* p) noexcept nogil:
@@ -141,6 +147,7 @@ cdef inline Walked _next_frame(Walk* w, bint borrowed, PacketRef* p, uint8_t* vl
                 continue
             w.packets += 1
             w.bytes += p.captured_len
+            w.card_stamps += _card_stamps(f)
             p.number = w.packets
             p.flags = 0
             return WK_PACKET
@@ -181,7 +188,7 @@ cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, Pack
     cdef uint64_t space = w.block_bytes - w.offset
     cdef uint32_t count = 0
     cdef uint32_t most = min(room, w.left - 1)
-    cdef int64_t time_ns, captured = 0
+    cdef int64_t time_ns, captured = 0, stamped = 0
     while count < most:
         f = <const FrameHeader*>at
         time_ns = _time_of(f)
@@ -189,6 +196,7 @@ cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, Pack
             break
         out[count].flags = _describe(w, f, &out[count])
         captured += f.captured_len
+        stamped += _card_stamps(f)
         count += 1
         out[count - 1].number = w.packets + count
         space -= f.next_offset
@@ -197,4 +205,5 @@ cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, Pack
     w.offset = <uint32_t>(w.block_bytes - space)
     w.packets += count
     w.bytes += captured
+    w.card_stamps += stamped
     return count
