@@ -140,10 +140,10 @@ def live(
     CaptureOpenError : no such interface, no right to listen, not Linux.
     ConfigError : as for `scan`.
     """
-    from synfin.sidecar.config import LiveConfig
-    from synfin.sidecar.service import open_inputs
     from synfin.output.arrow import Layout
     from synfin.settings import parse_size
+    from synfin.sidecar.config import LiveConfig
+    from synfin.sidecar.service import open_inputs
 
     layout = Layout.choose(table, columns, profile)
     config = LiveConfig(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from synfin.sidecar.snapshot import ServiceSnapshot, WorkerSnapshot, build_facts
 from synfin.run import Run
 from synfin.settings import Settings
+from synfin.sidecar.snapshot import ServiceSnapshot, WorkerSnapshot, build_facts
 from synfin.sources.captures import CaptureInput
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.pcap*"))

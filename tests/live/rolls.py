@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from synfin.sidecar.rolling import Rolling
 from synfin.output.arrow import Layout
+from synfin.sidecar.rolling import Rolling
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

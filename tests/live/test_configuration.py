@@ -12,8 +12,8 @@ import pytest
 
 from synfin.cli.live import live
 from synfin.errors import ConfigError
-from synfin.sidecar.config import RELOADABLE, LiveConfig, key_of, option_of, parse_address, parse_keep
 from synfin.settings import NS_PER_S, Settings
+from synfin.sidecar.config import RELOADABLE, LiveConfig, key_of, option_of, parse_address, parse_keep
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_what_is_wrong_is_one_line_with_file_and_key(file, text, line):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read .*none.toml: no such file or directory"):
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.toml: no such file or directory"):
         LiveConfig.of({}, tmp_path / "none.toml")
 
 

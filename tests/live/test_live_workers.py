@@ -14,9 +14,9 @@ from dialogue import Dialogue
 from rows import fast, rows_of
 from synfin._core.batch import PacketBatch
 from synfin.errors import SynfinError
+from synfin.settings import NS_PER_S, Settings
 from synfin.sidecar import workers as live_workers
 from synfin.sidecar.workers import LiveWorkers
-from synfin.settings import NS_PER_S, Settings
 from synfin.sources.captures import CaptureInput
 from synfin.sources.report import InputReport
 

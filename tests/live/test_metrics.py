@@ -19,9 +19,9 @@ from replayed import EXAMPLES, Counted, service, tap, worker
 
 from rows import slow
 from synfin import schema
+from synfin.settings import Settings
 from synfin.sidecar.metrics import BOUNDS, METRICS, SynfinCollector, view
 from synfin.sidecar.snapshot import STUCK_SECONDS, ServiceSnapshot, alive, ready
-from synfin.settings import Settings
 
 DECLARED = [metric for metrics in METRICS.values() for metric in metrics]
 SERVICES = [("10.0.0.2", 443), ("2001:db8::1", 80)]

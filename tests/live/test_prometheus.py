@@ -22,10 +22,10 @@ from replayed import EXAMPLES, service, tap
 
 from rows import slow
 from synfin import schema
-from synfin.sidecar.metrics import METRICS, SynfinCollector
-from synfin.sidecar.snapshot import WorkerSnapshot
 from synfin.run import Run
 from synfin.settings import Settings
+from synfin.sidecar.metrics import METRICS, SynfinCollector
+from synfin.sidecar.snapshot import WorkerSnapshot
 from synfin.sources.captures import CaptureInput
 
 pytestmark = pytest.mark.skipif(

@@ -8,9 +8,9 @@ import pytest
 from rolls import MINUTE, NOON, Clock, Numbers, hidden, layouts, settle, tick, tree
 
 from synfin.errors import ConfigError
+from synfin.settings import NS_PER_S
 from synfin.sidecar.pruning import FOLDERS, WRITING, parse_keep, part_path, prune
 from synfin.sidecar.rolling import Rolling
-from synfin.settings import NS_PER_S
 
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR

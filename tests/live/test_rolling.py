@@ -24,11 +24,11 @@ from rolls import MINUTE, NOON, SECOND, Clock, Numbers, about, hidden, layouts, 
 from synfin._core.batch import PacketBatch
 from synfin._core.tracker import Tracker
 from synfin.errors import ConfigError, ExportError
-from synfin.sidecar import rolling as module
-from synfin.sidecar.rolling import Rolling
 from synfin.output.arrow import Layout
 from synfin.output.parquet import Parquet
 from synfin.settings import Settings
+from synfin.sidecar import rolling as module
+from synfin.sidecar.rolling import Rolling
 from synfin.sources.captures import CaptureInput
 
 HERE = Path(__file__).parent

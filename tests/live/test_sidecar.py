@@ -185,7 +185,7 @@ def test_privileges_of_a_run(cable, open_folder):
             send(left, "va", closed(2))
             code, _, err = end(process)
         assert (code, err) == (0, "")
-        assert len(stored(out / "rows", "flows")) == 2, (user, list((out / "rows").rglob("*")), told)
+        assert len(stored(out / "rows", "flows")) == 2
 
 
 def test_what_cannot_be(cable, tmp_path):
@@ -231,6 +231,30 @@ def test_the_watchdog_is_fed_while_all_is_well(cable, tmp_path):
                 manager.wait_for("WATCHDOG=1")
         process.send_signal(signal.SIGCONT)
         manager.wait_for("WATCHDOG=1")
+        assert end(process)[0] == 0
+
+
+def test_metrics_of_a_run(cable, tmp_path):
+    """Both workers, the output and the health are served, by a process that has no privileges any more."""
+    left, right = cable
+    right.ip("link set lo up")
+
+    def get(path):
+        with right.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            client.settimeout(10)
+            client.connect(("127.0.0.1", 9108))
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+    with sidecar(right, tmp_path, "vb", "--workers", 2, "--metrics", 9108, "-o", tmp_path / "rows") as (process, _):
+        send(left, "va", [Dialogue(a_port=20_000 + which).handshake() for which in range(30)])
+
+        def established():
+            lines = [line for line in get("/metrics").splitlines() if line.startswith("synfin_ends{") and "ESTABLISHED" in line]
+            return sum(float(line.split()[-1]) for line in lines)
+
+        until(lambda: established() == 60, "both ends of 30 connections")
+        assert " 200 " in get("/healthz").splitlines()[0] and " 200 " in get("/readyz").splitlines()[0]
         assert end(process)[0] == 0
 
 

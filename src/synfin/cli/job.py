@@ -79,7 +79,7 @@ class Findings:
         self.columns = list(dict.fromkeys([*FLOW_COLUMNS, *(HEAD_COLUMNS if head else ())]))
         self._layout: Layout | None = None
 
-    def add(self, table: str, block: Block) -> None:
+    def add(self, table: str, block: Any) -> None:
         """Take a block of either table."""
         if table == "flows":
             self.servers.add(block)

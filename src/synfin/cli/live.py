@@ -20,9 +20,9 @@ from synfin.errors import ConfigError
 from synfin.sidecar.config import FLAG, NAMES, LiveConfig, Option, option_of
 
 if TYPE_CHECKING:
-    from synfin.sidecar.service import Service
     from synfin.output.arrow import Layout
     from synfin.output.writer import Target
+    from synfin.sidecar.service import Service
 
 
 def _type(name: str, option: Option) -> click.ParamType | None:
@@ -95,40 +95,58 @@ class _Job:
         self.findings = Findings(config.head or 0)
         self.progress = Progress()
         self.reread = reread
+        self.target: Target | None = None
+        self.service: Service | None = None
+        self.stopped = False
 
     def execute(self) -> int:
-        from synfin.sidecar.service import Service
         from synfin.output.summary import summarize
 
-        service = Service(
-            self.config, self._destination, flow_columns=self.findings.columns, consume=self.findings.add,
-            command=["synfin", *sys.argv[1:]], reread=self.reread, tick=self.progress.tick,
-        )  # fmt: skip
+        before = signal.signal(signal.SIGHUP, lambda *_: self._hang_up())
         try:
-            started = time.monotonic()
-            with self.progress:
-                self.progress.watch(service.workers)
+            with stopped_by_signal(self._stop):
+                self.service = service = self._open()
+                started = time.monotonic()
                 self._run(service)
-            seconds = time.monotonic() - started
-        except BaseException:
-            service.abort()
-            raise
+                seconds = time.monotonic() - started
         finally:
-            service.close()
+            signal.signal(signal.SIGHUP, before)
         summary = summarize(service.workers, self.findings.servers, seconds, service.outputs)
         report(summary, self.findings, self.target, self.config.json)
         if service.rows_lost:
             click.echo(f"synfin: {service.rows_lost:,} rows could not be written to {self.config.out}", err=True)
         return 0 if summary["complete"] and not service.rows_lost else 1
 
+    def _open(self) -> Service:
+        from synfin.sidecar.service import Service
+
+        return Service(
+            self.config, self._destination, flow_columns=self.findings.columns, consume=self.findings.add,
+            command=["synfin", *sys.argv[1:]], reread=self.reread, tick=self.progress.tick,
+        )  # fmt: skip
+
+    def _run(self, service: Service) -> None:
+        try:
+            with self.progress:
+                self.progress.watch(service.workers)
+                if self.stopped:  # by a signal, before there was anything to stop
+                    service.stop()
+                service.run()
+        except BaseException:
+            service.abort()
+            raise
+        finally:
+            service.close()
+
     def _destination(self) -> tuple[Target | None, dict[str, Layout]]:
         self.target, layouts = destination(vars(self.config))
         return self.target, layouts
 
-    def _run(self, service: Service) -> None:
-        before = signal.signal(signal.SIGHUP, lambda *_: service.hang_up())
-        try:
-            with stopped_by_signal(service.stop):
-                service.run()
-        finally:
-            signal.signal(signal.SIGHUP, before)
+    def _stop(self) -> None:
+        self.stopped = True
+        if self.service:
+            self.service.stop()
+
+    def _hang_up(self) -> None:
+        if self.service:
+            self.service.hang_up()

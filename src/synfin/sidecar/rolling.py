@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import ConfigError, ExportError
-from synfin.sidecar.pruning import FOLDERS, WRITING, part_path, prune, remove_leftovers
 from synfin.output.arrow import compact
 from synfin.output.encoder import Encoder
 from synfin.output.parquet import ROW_GROUP_ROWS, Parquet
 from synfin.output.writer import AsideFile, RowFile, guarded, sync
+from synfin.sidecar.pruning import FOLDERS, WRITING, part_path, prune, remove_leftovers
 
 if TYPE_CHECKING:
     from synfin._core.block import Block

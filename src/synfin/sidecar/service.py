@@ -7,23 +7,23 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from synfin.errors import ConfigError, ExportError, SynfinError
+from synfin.output.summary import file_metadata
 from synfin.sidecar import privileges
 from synfin.sidecar.config import LiveConfig
 from synfin.sidecar.logs import Logs
 from synfin.sidecar.notify import Notifier
 from synfin.sidecar.snapshot import ServiceSnapshot, alive, build_facts, ready
 from synfin.sidecar.workers import LiveWorkers
-from synfin.output.summary import file_metadata
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
-    from synfin.sidecar.endpoint import Endpoint
-    from synfin.sidecar.rolling import Rolling
     from synfin.output.arrow import Layout
     from synfin.output.writer import Output, Target
+    from synfin.sidecar.endpoint import Endpoint
+    from synfin.sidecar.rolling import Rolling
     from synfin.sources.live import LiveInput
 
 
@@ -323,7 +323,7 @@ class Service:
             started=self._started,
             interim_rows=written.get("interim", 0),
             build=self._build,
-            rows_lost=self.rows_lost,
+            rows_lost=dict(rolling.rows_lost) if rolling else {},
         )
 
     def health(self) -> tuple[bool, str]:

@@ -23,8 +23,8 @@ from synfin._core.batch import PacketBatch
 from synfin._core.merging import IntervalMerge
 from synfin._core.tracker import Tracker
 from synfin.errors import SynfinError
-from synfin.sidecar.snapshot import WorkerSnapshot
 from synfin.run import Outcome
+from synfin.sidecar.snapshot import WorkerSnapshot
 from synfin.sources.losses import Losses
 from synfin.sources.report import ClockIncident
 from synfin.workers import combined

@@ -115,7 +115,7 @@ cdef void _merge(Rings* m, Batch* b) noexcept nogil:
     while b.count < BATCH_PACKETS:
         first = NULL
         silent = False
-        limit_ns = INT64_MAX     # of the packets of the first ring that may follow at once: earlier than all others' first
+        limit_ns = INT64_MAX     # of what may follow at once in the first ring: earlier than all others' first
         for i in range(m.count):
             w = m.rings[i]
             if not w.has_head and not _make_ready(m, w, b):
@@ -246,7 +246,7 @@ cdef class RingMerge:
     ----------
     rings : at most 64; a packet's interface_id is its ring's place in them. Those of one tap (one direction each) are
         stamped by the same clock.
-    hold_ns : how long a packet waits at most for a ring that is empty: the block timeout, after which the kernel hands over
+    hold_ns : how long a packet waits at most for an empty ring: the block timeout, after which the kernel hands over
         what that ring has.
 
     Notes
@@ -298,7 +298,7 @@ cdef class RingMerge:
 
         Parameters
         ----------
-        past_ns : packets stamped before it have been handed over, if any came: the time of the clock that stamps them, read
+        past_ns : packets stamped before it have been handed over, if any came: time of the clock that stamps them, read
             before this call, less the block timeout. None: nothing waits for an empty ring (there is one, or all have
             ended).
         """
@@ -309,7 +309,7 @@ cdef class RingMerge:
         return batch.c.count > 0
 
     def settle(self, PacketBatch batch not None):
-        """Add the packets that wait to be judged by a next one, as at the end of a file. Into an empty batch only, and after
+        """Add the packets that wait to be judged by a next one, as at a file's end. Into an empty batch only, and after
         `walk` found nothing; while a packet waits for another ring, nothing happens.
         """
         cdef Walk* w
@@ -340,7 +340,7 @@ cdef class RingMerge:
 
     @property
     def held_ns(self):
-        """The timestamp of the packet that the last `walk` kept for an empty ring; None where it kept none. It can go when
+        """Timestamp of the packet that the last `walk` kept for an empty ring; None where it kept none. It can go when
         `past_ns` has reached it, or when one of the `empty` rings has a block: only these are worth waiting for.
         """
         return self.m.held_ns or None
