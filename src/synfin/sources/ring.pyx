@@ -55,7 +55,7 @@ cdef inline void _give(Rings* m, Walk* w, Batch* b) noexcept nogil:
     b.count += 1
 
 
-# The usual stretch of a block goes through in two loops, one of framing and one of clocks: frames stamped before `limit_ns`
+# The usual stretch of a block passes two loops, one of framing and one of clocks: those stamped before `limit_ns`
 # that move no clock by more than half an hour, so that none is judged. As _give_usual of merge.pyx does for files.
 cdef inline void _give_usual(Rings* m, Walk* w, Batch* b, int64_t limit_ns) noexcept nogil:
     cdef PacketRef* first = &b.packets[b.count]
@@ -92,7 +92,7 @@ cdef inline bint _make_ready(Rings* m, Walk* w, const Batch* b) noexcept nogil:
     return found == WK_PACKET or found == WK_EMPTY
 
 
-# May a ring's packet go although another ring is empty, which could still bring an earlier one? Yes where that is too late
+# May a ring's packet go although another ring is empty, which could still bring an earlier one? Yes where it is too late
 # to come; and where this ring has waited long enough without a packet that could go, whatever the clock does meanwhile.
 cdef inline bint _is_released(const Rings* m, Walk* w) noexcept nogil:
     if w.head.time_ns <= m.past_ns:

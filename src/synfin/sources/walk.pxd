@@ -180,7 +180,7 @@ cdef inline Walked walk_next(Walk* w, bint borrowed, PacketRef* p) noexcept nogi
     return w.failed
 
 
-# The usual stretch of a block: frames with timestamps in [low_ns, high_ns), all but the block's last. Gives out as many as
+# The usual stretch of a block: frames with timestamps in [low_ns, high_ns), all but the block's last. Gives as many as
 # there are, at most `room`, each but for its clock; stops before the first that is not so, which walk_next takes.
 cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, PacketRef* out, uint32_t room) noexcept nogil:
     cdef const uint8_t* at = <const uint8_t*>_block(w) + w.offset
