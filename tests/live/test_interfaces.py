@@ -333,17 +333,17 @@ def test_block_timeout_is_how_long_a_packet_waits(cable):
     left, right = cable
     frame = Dialogue().handshake().packets[0].data
     waited = {}
-    for timeout_ms in (10, 300):
-        batch = PacketBatch()
+    for timeout_ms in (10, 500):
         with right.call(LiveInput, ["vb"], block_timeout_ms=timeout_ms) as source:
-            began = time.monotonic()
-            send(left, "va", [frame] * 3)
-            while len(batch) == 0:
-                assert source.fill(batch)
-            waited[timeout_ms] = time.monotonic() - began
-    assert waited[10] < 0.25 < waited[300] < 2
-    for wrong in (0, -1, 60_001):
-        with pytest.raises(ConfigError, match="a block's timeout is between 1 ms and 1 minute"):
+            for _ in range(2):  # the second time the kernel's timer has just begun anew
+                batch, began = PacketBatch(), time.monotonic()
+                send(left, "va", [frame] * 3)
+                while len(batch) == 0:
+                    assert source.fill(batch)
+                waited[timeout_ms] = time.monotonic() - began
+    assert waited[10] < 0.25 < waited[500] < 2
+    for wrong in (0, -1, 10_001):
+        with pytest.raises(ConfigError, match="a block's timeout is between 1 ms and 10 s"):
             right.call(LiveInput, ["vb"], block_timeout_ms=wrong)
 
 

@@ -29,8 +29,10 @@ BLOCK_TIMEOUT_MS = 20
 #: Bytes of each packet that enter the ring: more than the headers of a segment take in any tunnel that is in use.
 SNAPLEN = 512
 _IDLE_NS = 100_000_000  # how long `fill` waits for packets
+_COUNT_SECONDS = 0.02  # how often the kernel is asked what it dropped, while packets come
 _LOOK_SECONDS = 1.0  # how often interfaces, their counters and the system's clock are looked at
 _LOOK_FOR_SECONDS = 0.1  # and an interface that is not there
+_TIMER_NS = 10_000_000  # the kernel's timers may be so late: many count in hundredths of a second
 _CLOCK_STEP_NS = 100_000_000  # the system's clock is slewed by less between two looks
 
 
@@ -118,13 +120,13 @@ class LiveInput:
     ):
         self.interfaces = [interfaces] if isinstance(interfaces, str) else list(interfaces)
         self.files: list[str] = []
-        self.outside = 0
+        self.outside = self.drops = 0
         self.bytes_total = None
         self._report = LiveReport()
         self._ending = self._ended = False
         self._accepts = fanout is None
         self._clock_events = 0
-        self._timeout_ns = block_timeout_ms * 1_000_000
+        self._timeout_ns = block_timeout_ms * 1_000_000 + _TIMER_NS
         how = Listening(ring_bytes, block_bytes, block_timeout_ms, KernelFilter(filter, snaplen), promiscuous, timestamps, fanout)
         self._place = fanout.take_place() if fanout else 0
         self._open(how)
@@ -132,7 +134,7 @@ class LiveInput:
         self._softnet = SoftnetDrops()
         self._since_boot = _since_boot()
         self._stamps_since_boot = self._since_boot  # less the clock of the host's start, as _since_boot
-        self._drained = 0.0
+        self._drained = self._count_at = 0.0
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._until = None if seconds is None else time.monotonic() + seconds
 
@@ -176,17 +178,21 @@ class LiveInput:
         if now >= self._look_at or not self._accepts:
             self._look()
         past_ns = self._past_ns()
-        if self._walk(batch, past_ns):
+        if self._ring.walk(batch, past_ns):
+            if now >= self._count_at:
+                self._count(now)
             return True
         # Packets that came before the end stand in the open block, which is handed over after the block timeout.
         ending = self._ending
         self._wait(2 * self._timeout_ns if ending else self._left_ns(now, past_ns))
         past_ns = self._past_ns()
-        if not self._walk(batch, None if ending else past_ns):
+        if self._ring.walk(batch, None if ending else past_ns):
+            self._count(now)
+        else:
             self._ring.settle(batch)
             self._ring.idle(past_ns)
             self._count_drops()
-            self._ended = ending or self._ring.failed is not None
+            self._ended = ending or self._is_broken()
             if self._ended:
                 self._look()
         return len(batch) > 0 or not self._ended
@@ -201,19 +207,20 @@ class LiveInput:
         held_ns = self._ring.held_ns
         return left if held_ns is None else min(left, held_ns - past_ns, self._timeout_ns)
 
-    def _walk(self, batch: PacketBatch, past_ns: int | None) -> bool:
-        before = self._ring.blocks_given_back
-        found = self._ring.walk(batch, past_ns)
-        if self._ring.failed and not self._report.broken:
-            self._report.broken.append(BrokenFile(self.interfaces[0], None, self._ring.failed, "unreadable"))
+    def _count(self, now: float) -> None:
+        # With packets, and seldom: what the kernel dropped, and where the clock that stamps them stands.
+        self._count_at = now + _COUNT_SECONDS
+        self._count_drops()
+        card = self._taps[0].socket.timestamps == "hardware"
+        clock_ns = self._ring.clock_ns if card else time.time_ns()
+        self._stamps_since_boot = clock_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def _is_broken(self) -> bool:
+        failed = self._ring.failed
+        if failed and not self._report.broken:
+            self._report.broken.append(BrokenFile(self.interfaces[0], None, failed, "unreadable"))
             self.stop()
-        if self._ring.blocks_given_back != before:
-            self._count_drops()
-        if found:
-            boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            card = self._taps[0].socket.timestamps == "hardware"
-            self._stamps_since_boot = (self._ring.clock_ns if card else time.time_ns()) - boot_ns
-        return found
+        return failed is not None
 
     def _wait(self, left_ns: int) -> None:
         # A ring whose packets wait for another one would be ready at once: only the empty ones are worth asking.
@@ -228,6 +235,7 @@ class LiveInput:
     def _count_drops(self) -> None:
         for tap in self._taps:
             tap.count()
+        self.drops = sum(tap.losses.drops for tap in self._taps)
 
     def _look(self) -> None:
         # What no packet tells: interfaces, their counters, the system's clock.
@@ -300,11 +308,6 @@ class LiveInput:
     def idle_clock_ns(self) -> int:
         """The input clock (ns since 1970); 0 before the first packet."""
         return self._ring.clock_ns
-
-    @property
-    def drops(self) -> int:
-        """Packets that the kernel dropped so far because a ring was full."""
-        return sum(tap.losses.drops for tap in self._taps)
 
     def losses(self) -> dict[str, Losses]:
         """What was lost so far, by interface, and by the host under the empty name; at most a second old."""
