@@ -140,12 +140,10 @@ def test_a_taken_port_is_one_clear_line():
         assert get(endpoint)[0] == 200
 
 
-@pytest.mark.parametrize("address", ["192.0.2.77", "no.such.host.invalid"])
-def test_an_address_of_somebody_else_is_one_clear_line(address):
+def test_an_address_of_somebody_else_is_one_clear_line():
     with pytest.raises(ConfigError) as refused:
-        Endpoint(address, 0, Numbered(), lambda: (True, ""), lambda: (True, ""))
-    assert str(refused.value).startswith(f"cannot serve metrics on {address}:0: ")
-    assert "\n" not in str(refused.value)
+        Endpoint("192.0.2.77", 9100, Numbered(), lambda: (True, ""), lambda: (True, ""))
+    assert str(refused.value) == "cannot serve metrics on 192.0.2.77:9100: Cannot assign requested address"
 
 
 def test_it_listens_where_it_was_told_and_nowhere_else():

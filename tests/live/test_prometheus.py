@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 )
 PATIENCE = 60.0  # seconds until the server has started, and until it has seen a change
 _CONFIG = """
-global: {{scrape_interval: 300ms, scrape_timeout: 300ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
   - job_name: synfin
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
@@ -155,7 +155,6 @@ def truth():
 def test_the_target_is_up_and_every_type_is_as_declared(scraped):
     prometheus, _ = scraped
     assert prometheus.number("up") == 1
-    assert prometheus.number("min_over_time(up[1m])") == 1
     types = {one["metric"]: one["type"] for one in prometheus.ask("targets/metadata")}
     for metric in (metric for metrics in METRICS.values() for metric in metrics):
         absent = metric.name.startswith("synfin_service_") or metric.name == "synfin_records_limit"

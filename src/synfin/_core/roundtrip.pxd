@@ -95,7 +95,8 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     set_rtt(x.core, facts, by_server, quality, rtt, x.packet.time_ns)
     if quality != RQ_AMBIGUOUS:
         interval_rtt(&x.core.intervals, x.effective, 0 if by_server else 1, rtt)
-    enter_handshake(x)
+    if unlikely(facts.marks & FF_DONE):
+        enter_handshake(x)
 
 # Marks the peer's SYN as acknowledged where this segment does so first.
 cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:

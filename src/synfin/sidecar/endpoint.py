@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import selectors
 import socket
 import threading
@@ -302,7 +303,10 @@ def _told(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "it is taken; choose another port" if error.errno == errno.EADDRINUSE else error.strerror
+        if error.errno == errno.EADDRINUSE:
+            reason = "it is taken; choose another port"
+        else:
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
         raise ConfigError(f"cannot serve metrics on {place}: {reason}") from error
 
 

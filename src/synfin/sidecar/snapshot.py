@@ -52,7 +52,13 @@ class WorkerSnapshot:
     services: Mapping[tuple[str, int], Mapping[str, int]] | None = None
 
     @classmethod
-    def take(cls, worker: int, tracker: Tracker, source: LiveInput) -> WorkerSnapshot:
+    def take(
+        cls,
+        worker: int,
+        tracker: Tracker,
+        source: LiveInput,
+        services: Mapping[tuple[str, int], Mapping[str, int]] | None = None,
+    ) -> WorkerSnapshot:
         """The worker as it stands. To be called by the thread that owns the tracker."""
         stats = tracker.stats()
         return cls(
@@ -65,6 +71,7 @@ class WorkerSnapshot:
             dict(source.interface_up),
             stats["clock_ns"],
             time.monotonic(),
+            services,
         )
 
 
