@@ -21,7 +21,12 @@ def _library():
 
 def passes(code: bytes, data: bytes, wire_len: int | None = None) -> bool:
     """Does libpcap's interpreter let the packet through? `code` is an array of struct bpf_insn."""
-    return _library().bpf_filter(code, data, len(data) if wire_len is None else wire_len, len(data)) != 0
+    return returned(code, data, wire_len) != 0
+
+
+def returned(code: bytes, data: bytes, wire_len: int | None = None) -> int:
+    """What the program returns for a packet."""
+    return _library().bpf_filter(code, data, len(data) if wire_len is None else wire_len, len(data))
 
 
 def is_valid(code: bytes) -> bool:

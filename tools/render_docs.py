@@ -19,6 +19,7 @@ from pathlib import Path
 
 import docs_ladder
 import docs_memory
+import docs_metrics
 import docs_recipes
 import docs_states
 
@@ -73,6 +74,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "skips": skips,
     "memory": docs_memory.figure,
     "budget": budget,
+    "metrics": docs_metrics.tables,
+    "metric-labels": docs_metrics.labels,
+    "metric-bounds": docs_metrics.bounds,
     "diagram": docs_states.diagram,
     "arrows": docs_states.arrows,
     "events": docs_states.events,

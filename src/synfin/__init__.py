@@ -1,14 +1,14 @@
 """synfin: one row per TCP connection, from captures or a live interface.
 
-`read` gives a pyarrow table, `scan` a stream of record batches in bounded memory, `columns` the schema as data,
-`Settings` what can be set about tracking.
+`read` gives a pyarrow table, `scan` a stream of record batches in bounded memory, `live` that of an interface, `columns` the
+schema as data, `Settings` what can be set about tracking.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synfin.api import Scan, columns, read, scan
+    from synfin.api import Live, Scan, columns, live, read, scan
     from synfin.errors import (
         CaptureFormatError,
         CaptureOpenError,
@@ -29,19 +29,21 @@ __all__ = [
     "Column",
     "ConfigError",
     "ExportError",
+    "Live",
     "NotACaptureError",
     "Scan",
     "Settings",
     "SynfinError",
     "__version__",
     "columns",
+    "live",
     "read",
     "scan",
 ]
 
 #: Where the public names are. A part is loaded with its first name: `synfin --help` needs none of them.
 _PARTS = {
-    "api": ("Scan", "columns", "read", "scan"),
+    "api": ("Live", "Scan", "columns", "live", "read", "scan"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "schema": ("SCHEMA_VERSION", "Column"),
     "settings": ("Settings",),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
+    from synfin.sources.live import LiveInput
     from synfin.sources.window import Window
 
 Instant = str | int | datetime
@@ -79,13 +80,7 @@ def scan(
     ConfigError : a table, profile, column or setting that does not exist; a number of workers out of range; a filter that libpcap does not take, or no libpcap;
         a window that holds nothing.
     """
-    if settings is not None and keywords:
-        raise ConfigError("give settings or single settings as keywords, not both")
-    if unknown := set(keywords) - {field.name for field in fields(Settings)}:
-        raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
-    if settings is None:
-        taken = {k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()}
-        settings = Settings(**taken)
+    settings = _settings(settings, keywords)
     choose_workers(workers, None, settings)  # an error is told now
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
@@ -93,6 +88,151 @@ def scan(
 
     layout, wanted = Layout.choose(table, columns, profile), None if filter is None else Filter(filter)
     return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end), workers=workers)
+
+
+def _settings(settings: Settings | None, keywords: dict[str, Any]) -> Settings:
+    if settings is not None and keywords:
+        raise ConfigError("give settings or single settings as keywords, not both")
+    if unknown := set(keywords) - {field.name for field in fields(Settings)}:
+        raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
+    if settings is not None:
+        return settings
+    return Settings(**{k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()})
+
+
+def live(
+    interfaces: str | Iterable[str],
+    *,
+    table: str = "flows",
+    profile: str = "native",
+    columns: Sequence[str] | None = None,
+    filter: str | None = None,
+    seconds: float | None = None,
+    workers: int = 1,
+    ring_bytes: int | str = 64 << 20,
+    snaplen: int | None = None,
+    promiscuous: bool = True,
+    timestamps: str = "auto",
+    settings: Settings | None = None,
+    **keywords: Any,
+) -> Live:
+    """Track network interfaces as a stream of Arrow record batches (Linux; needs CAP_NET_RAW).
+
+    Parameters
+    ----------
+    interfaces : the name of one, or the names of several: those of one tap.
+    table, profile, columns, settings, keywords : as for `scan`.
+    filter : an expression as tcpdump takes it, applied by the kernel: packets that do not match are not counted.
+    seconds : end after so long; None to go on until `Live.stop`.
+    workers : on how many cores to track, each with a ring of its own.
+    ring_bytes : kernel memory for packets that wait, for each interface and worker; a number, or text such as ``"256M"``.
+    snaplen : bytes to take of each packet; None for all.
+    promiscuous : also take what is addressed to others.
+    timestamps : ``"hardware"``, ``"software"``, or ``"auto"``: the card's where it has them.
+
+    Returns
+    -------
+    An object to iterate over once: batches come about each second, and sooner where there are many rows. It listens from
+    now on; packets wait in the ring until it is iterated over, and what does not fit there is counted in `Live.drops`.
+
+    Raises
+    ------
+    CaptureOpenError : no such interface, no right to listen, not Linux.
+    ConfigError : as for `scan`.
+    """
+    from synfin.output.arrow import Layout
+    from synfin.settings import parse_size
+    from synfin.sidecar.config import LiveConfig
+    from synfin.sidecar.service import open_inputs
+
+    layout = Layout.choose(table, columns, profile)
+    config = LiveConfig(
+        interfaces=(interfaces,) if isinstance(interfaces, str) else tuple(interfaces),
+        settings=_settings(settings, keywords),
+        seconds=seconds,
+        workers=workers,
+        ring=max((parse_size(ring_bytes) if isinstance(ring_bytes, str) else ring_bytes) >> 20, 1),
+        snaplen=snaplen,
+        filter=filter,
+        promiscuous=promiscuous,
+        timestamps=timestamps,
+    )
+    return Live(open_inputs(config), layout, config.settings)
+
+
+class Live:
+    """Rows of network interfaces as a stream; made by `live`, and to be iterated over once. A context manager.
+
+    Iteration gives pyarrow record batches. It ends with the time that was asked for, after `stop`, or when an interface
+    breaks off: all rows come first, open connections included, and then CaptureFormatError.
+    """
+
+    def __init__(self, inputs: list[LiveInput], layout: Layout, settings: Settings):
+        from synfin.sidecar.workers import LiveWorkers
+
+        self._layout = layout
+        wanted: dict[str, list[str]] = {"flow_columns": [], "interval_columns": []}
+        wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
+        self._begun = False
+        try:
+            self._workers = LiveWorkers(inputs, settings, **wanted)
+        except BaseException:
+            for each in inputs:
+                each.close()
+            raise
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of every batch."""
+        return self._layout.schema
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The tracker's account, about a second old while the run goes on."""
+        return self._workers.stats()
+
+    @property
+    def drops(self) -> int:
+        """Packets that the kernel dropped so far because a ring was full."""
+        return self._workers.drops
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong with the input, in sentences; once iteration has ended."""
+        return self._workers.report.warnings
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        if self._begun:
+            raise ConfigError("an interface can be iterated over only once; listen again with synfin.live")
+        self._begun = True
+        return self._batches()
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for table, block in self._workers.blocks():
+            if table == self._layout.table:
+                yield self._layout.batch(block)
+        if not self._workers.outcome.complete:
+            raise self._workers.outcome.error()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The batches as an Arrow C stream (PyCapsule interface)."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self.schema, iter(self)).__arrow_c_stream__(requested_schema)
+
+    def stop(self) -> None:
+        """End the run in order: iteration goes on with the rows of what has come, and ends. From any thread."""
+        self._workers.stop()
+
+    def close(self) -> None:
+        """Stop listening; rows that were not taken are lost."""
+        self._workers.close()
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def read(

@@ -99,6 +99,15 @@ class Outcome:
     path: str | None = None
     offset: int | None = None
 
+    @classmethod
+    def of(cls, report: InputReport) -> Outcome:
+        """What a source's report comes to, where nothing else broke the run off."""
+        if not report.failed:
+            return cls(True)
+        damaged = [broken for broken in report.broken if broken.kind != "truncated"]
+        first = (damaged or report.broken)[0]
+        return cls(False, f"{first.kind}: {first.reason}", first.path, first.offset)
+
     def error(self) -> CaptureFormatError:
         """The same as an exception."""
         return CaptureFormatError(f"{self.place}: {self.reason}", self.path, self.offset)
@@ -235,11 +244,7 @@ class Run:
         """How the run ended; meaningful once `blocks` is exhausted."""
         if self.interrupted:
             return Outcome(False, "interrupted")
-        if not self.report.failed:
-            return Outcome(True)
-        damaged = [broken for broken in self.report.broken if broken.kind != "truncated"]
-        first = (damaged or self.report.broken)[0]
-        return Outcome(False, f"{first.kind}: {first.reason}", first.path, first.offset)
+        return Outcome.of(self.report)
 
 
 def accounting(stats: dict[str, Any]) -> dict[str, int]:

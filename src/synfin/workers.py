@@ -138,10 +138,7 @@ class Workers:
 
     def stats(self) -> dict[str, Any]:
         """As `Tracker.stats`. While workers are busy, counts are what they have just reached."""
-        parts = [self._router.stats(), *(tracker.stats() for tracker in self._trackers)]
-        total = _sum(parts)
-        for name, choose in (("first_time_ns", min), ("last_time_ns", max), ("clock_ns", max), ("clock_steps", max)):
-            total[name] = choose((part[name] for part in parts if part.get(name) is not None), default=None)
+        total = combined([self._router.stats(), *(tracker.stats() for tracker in self._trackers)])
         total["cap"] = None  # a cap takes one worker
         return total | self._merge.stats()
 
@@ -262,6 +259,16 @@ def _one_at_a_time(filter: Callable[[int], bytes] | None) -> Callable[[int], byt
             return filter(link_type)
 
     return compiled
+
+
+def combined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One account (`Tracker.stats`) of those of several trackers; peaks and round trips, which are no sums, are left to
+    `IntervalMerge.stats`.
+    """
+    total = _sum(parts)
+    for name, choose in (("first_time_ns", min), ("last_time_ns", max), ("clock_ns", max), ("clock_steps", max)):
+        total[name] = choose((part[name] for part in parts if part.get(name) is not None), default=None)
+    return total
 
 
 def _sum(parts: Sequence[Any]) -> Any:

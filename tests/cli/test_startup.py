@@ -17,7 +17,7 @@ from synfin.cli.main import COMMANDS, cli
 #: Takes milliseconds to load, and is needed by few runs.
 HEAVY = {
     "pyarrow", "numpy", "rich", "asyncio", "logging", "concurrent.futures", "subprocess", "tempfile", "pathlib",
-    "importlib.resources", "importlib.metadata", "ctypes", "ipaddress", "isal", "zstandard", "lz4", "dpkt",
+    "importlib.resources", "importlib.metadata", "ctypes", "ipaddress", "isal", "zstandard", "lz4", "dpkt", "prometheus_client", "synfin.live",
     "synfin.api", "synfin.explain", "synfin.verify", "synfin.reference", "synfin.output.arrow", "synfin.output.writer",
     "synfin.sources.filter", "synfin.sources.survey", "synfin.sources.stored", "synfin.sources.live", "synfin.sources.window",
 }  # fmt: skip

@@ -18,3 +18,15 @@ def namespaces():
             namespace.counters()
     except NotAllowed as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def cable(namespaces):
+    """Two namespaces, the ends `va` and `vb` of a cable between them, and nothing that talks by itself."""
+    from netns import Namespace, veth
+
+    with Namespace() as left, Namespace() as right:
+        for namespace in (left, right):
+            namespace.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        with veth(left, "va", right, "vb"):
+            yield left, right

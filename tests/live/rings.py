@@ -6,7 +6,7 @@ import struct
 from typing import NamedTuple
 
 from synfin._core.batch import PacketBatch
-from synfin.sources.ring import Ring
+from synfin.sources.ring import Ring, RingMerge
 
 KERNEL, USER, VLAN_VALID = 0, 1, 0x10
 HOST, OUTGOING = 0, 4
@@ -61,6 +61,11 @@ def status(memory: bytearray, block: int, size: int) -> int:
     return struct.unpack_from("I", memory, block * size + 8)[0]
 
 
+def walker(memory: bytearray, size: int, link_type: int = 1, skip_outgoing: bool = False) -> RingMerge:
+    """One ring alone."""
+    return RingMerge([Ring(memory, size, link_type, skip_outgoing)])
+
+
 class RingSource:
     """A source whose kernel is a list of blocks: each time the ring runs dry, the next ones are laid in, and when there
     are none the input ends.
@@ -75,7 +80,7 @@ class RingSource:
         self.size, self.blocks = size, list(blocks)
         self.memory = bytearray(slots * size)
         self.slots, self.next = slots, 0
-        self.ring = Ring(self.memory, size, link_type, skip_outgoing)
+        self.ring = walker(self.memory, size, link_type, skip_outgoing)
 
     def supply(self) -> bool:
         """Lay in blocks where the ring has room, as the kernel does: in order, and only into blocks that are its own."""

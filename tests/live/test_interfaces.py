@@ -19,35 +19,31 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hosts import Hosts, exchange, receive, reset_on_close
-from netns import Namespace, veth
+from netns import Namespace
+from taps import TIMEOUT as _TIMEOUT
+from taps import drain, finish, received, send, until
 from wire import write_pcap as write_wire
 
 import synfin
 from dialogue import Dialogue, write_pcap
-from rows import fast, rows_of
+from rows import fast
 from synfin._core.batch import PacketBatch
-from synfin.errors import CaptureOpenError
+from synfin.errors import CaptureOpenError, ConfigError
 from synfin.run import Run
 from synfin.schema import FLOWS, INTERVALS
 from synfin.settings import Settings
+from synfin.sources import packet_socket
+from synfin.sources.links import Link, Links
 from synfin.sources.live import LiveInput
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
 
-_TIMEOUT = 20.0
 #: What differs between a run of an interface and one of a recording beside it: the instants, by microseconds, and
 #: what follows from them; and where the packets came from.
 _OWN = {c.name for c in FLOWS if c.kind == "instant" or c.name.endswith("_ns")} | {
     "flow_id", "interface", "first_file", "first_packet",
 }  # fmt: skip
 _COUNTS = [c.name for c in INTERVALS[[c.name for c in INTERVALS].index("syns") :] if not c.name.endswith("_ns")]
-
-
-def until(condition, what):
-    end = time.monotonic() + _TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -77,40 +73,6 @@ def end(process, number=signal.SIGINT):
     process.send_signal(number)
     out, err = process.communicate(timeout=_TIMEOUT)
     return process.returncode, out, err
-
-
-@pytest.fixture
-def cable():
-    """Two namespaces, the ends `va` and `vb` of a cable between them, and nothing that talks by itself."""
-    with Namespace() as left, Namespace() as right:
-        for namespace in (left, right):
-            namespace.sysctl("ipv6/conf/default/disable_ipv6", 1)
-        with veth(left, "va", right, "vb"):
-            yield left, right
-
-
-def send(namespace, interface, frames):
-    """Send frames as they are; gives them."""
-    with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
-        sender.bind((interface, 0))
-        for frame in frames:
-            sender.send(frame)
-    return list(frames)
-
-
-def drain(source):
-    """End a source that has seen everything, and track what it has: rows of both tables, and the run."""
-    run = Run(source, Settings())
-    return *finish(run), run
-
-
-def finish(run):
-    """End the input of a run: rows of both tables."""
-    run.source.stop()
-    tables = {"flows": [], "intervals": []}
-    for table, block in run.blocks():
-        tables[table] += rows_of(block, table)
-    return tables["flows"], tables["intervals"]
 
 
 def compared(rows):
@@ -176,7 +138,7 @@ def test_rows_are_those_of_a_recording(tmp_path, ipv6, number):
         if name not in ("capture_drops", "capture_duplicates"):
             assert sum(row[name] for row in intervals) == sum(row[name] for row in recorded_intervals), name
     assert {row["capture_drops"] for row in intervals} == {0}
-    metadata = pq.read_metadata(next((out / "flows").iterdir())).metadata
+    metadata = pq.read_metadata(next((out / "flows").rglob("*.parquet"))).metadata
     assert [metadata[name] for name in (b"complete", b"inputs", b"capture_drops")] == [b"true", b'["eth0"]', b"0"]
 
 
@@ -198,7 +160,7 @@ def test_packets_that_just_came_are_in_the_rows(cable):
         send(left, "va", [packet.data for packet in Dialogue().handshake().close().packets])
         flows, _ = finish(run)
         assert [(row["handshake"], row["close"]) for row in flows] == [("complete", "fin_4way")]
-        assert run.report.kernel_packets == run.tracker.stats()["packets"] == 7
+        assert received(run) == run.tracker.stats()["packets"] == 7
 
 
 def test_nothing_enters_after_the_stop(cable):
@@ -209,7 +171,7 @@ def test_nothing_enters_after_the_stop(cable):
     source.stop()
     send(left, "va", frames * 50)
     _, _, run = drain(source)
-    assert run.report.kernel_packets == run.tracker.stats()["packets"] == 3
+    assert received(run) == run.tracker.stats()["packets"] == 3
 
 
 def test_both_directions_of_an_interface(cable):
@@ -218,7 +180,7 @@ def test_both_directions_of_an_interface(cable):
     source = left.call(LiveInput, "va")
     send(left, "va", [packet.data for packet in Dialogue().handshake().packets])
     flows, _, run = drain(source)
-    assert [row["handshake"] for row in flows] == ["complete"] and run.report.kernel_packets == 3
+    assert [row["handshake"] for row in flows] == ["complete"] and received(run) == 3
 
 
 def test_time_goes_on_over_an_idle_link(tmp_path):
@@ -273,21 +235,23 @@ def test_drops_are_reported(cable):
     flows, intervals, run = drain(source)
     packets = run.tracker.stats()["packets"]
     assert source.drops > 0 and packets > 0
-    assert packets + source.drops == run.report.kernel_packets == len(sent)
+    assert packets + source.drops == received(run) == len(sent)
     assert sum(row["capture_drops"] for row in intervals) == source.drops
     assert sum(row["client_packets"] + row["server_packets"] for row in flows) == packets
     assert f"the kernel dropped {source.drops:,} of {len(sent):,} packets" in run.report.warnings[0]
     assert run.outcome.complete
 
 
-@pytest.mark.parametrize("vlans", [(5,), (7, 5)], ids=["802.1Q", "QinQ"])
-def test_vlan_tag_is_restored(cable, tmp_path, vlans):
+@pytest.mark.parametrize("tags", [(0x8100,), (0x88A8,), (0x88A8, 0x8100), (0x8100, 0x8100)], ids=lambda tags: "+".join(map(hex, tags)))
+def test_vlan_tag_is_restored(cable, tmp_path, tags):
+    """802.1Q, 802.1ad alone and around 802.1Q, and two of 802.1Q."""
     left, right = cable
-    d = Dialogue(vlans=vlans).handshake()
+    d = Dialogue(vlans=(7, 5)[: len(tags)]).handshake()
     d.data(d.a, 100)
     d.close()
+    packets = [packet._replace(data=tagged(packet.data, tags)) for packet in d.packets]
     batch = PacketBatch()
-    sent = [packet.data for packet in d.packets]
+    sent = [packet.data for packet in packets]
     with right.call(LiveInput, "vb") as source:
         send(left, "va", sent)
         while len(batch) == 0:
@@ -300,9 +264,16 @@ def test_vlan_tag_is_restored(cable, tmp_path, vlans):
     source = right.call(LiveInput, "vb")
     send(left, "va", sent)
     flows, _, _ = drain(source)
-    recorded, _, _ = fast([write_pcap(tmp_path / "x.pcap", d.packets)])
-    assert flows[0]["vlan_id"] == vlans[0]
+    recorded, _, _ = fast([write_pcap(tmp_path / "x.pcap", packets)])
+    assert flows[0]["vlan_id"] == 7
     assert compared(flows) == compared(recorded)
+
+
+def tagged(frame, tags):
+    """The frame with these tag protocols, outermost first."""
+    for number, kind in enumerate(tags):
+        frame = frame[: 12 + 4 * number] + struct.pack("!H", kind) + frame[14 + 4 * number :]
+    return frame
 
 
 def test_promiscuous_while_it_listens(cable):
@@ -316,6 +287,83 @@ def test_promiscuous_while_it_listens(cable):
     with right.call(LiveInput, "vb"):
         assert promiscuity() == 1
     assert promiscuity() == 0
+
+
+def test_not_promiscuous(cable):
+    """What is addressed to the interface is seen, nothing else is asked of it; a card leaves out what is for others."""
+    left, right = cable
+    (link,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    d = Dialogue().handshake()
+    source = right.call(LiveInput, ["vb"], promiscuous=False)
+    (during,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    assert during["promiscuity"] == link["promiscuity"] == 0
+    address = bytes.fromhex(link["address"].replace(":", ""))
+    send(left, "va", [address + packet.data[6:] for packet in d.packets])
+    flows, _, _ = drain(source)
+    assert [row["handshake"] for row in flows] == ["complete"]
+
+
+def test_promiscuity_ends_with_the_process(cable):
+    _, right = cable
+    with live(right, "vb") as process:
+        process.kill()
+        process.wait(_TIMEOUT)
+    (link,) = json.loads(right.run(["ip", "-d", "-j", "link", "show", "vb"]))
+    assert link["promiscuity"] == 0
+
+
+def test_waiting_in_traffic_costs_little(cable):
+    """A packet now and then wakes the run once for each block, and in between it sleeps."""
+    left, right = cable
+    batch, packets = PacketBatch(), 0
+    with right.call(LiveInput, ["vb"]) as source:
+        used, sending = time.process_time(), 0.0
+        for _ in range(50):
+            before = time.process_time()
+            send(left, "va", [Dialogue().handshake().packets[0].data])
+            sending += time.process_time() - before
+            end = time.monotonic() + 0.04
+            while time.monotonic() < end:
+                assert source.fill(batch)
+                packets += len(batch)
+        assert packets > 40 and time.process_time() - used - sending < 0.3
+
+
+def test_block_timeout_is_how_long_a_packet_waits(cable):
+    left, right = cable
+    frame = Dialogue().handshake().packets[0].data
+    waited = {}
+    for timeout_ms in (10, 500):
+        with right.call(LiveInput, ["vb"], block_timeout_ms=timeout_ms) as source:
+            for _ in range(2):  # the second time the kernel's timer has just begun anew
+                batch, began = PacketBatch(), time.monotonic()
+                send(left, "va", [frame] * 3)
+                while len(batch) == 0:
+                    assert source.fill(batch)
+                waited[timeout_ms] = time.monotonic() - began
+    assert waited[10] < 0.25 < waited[500] < 2
+    for wrong in (0, -1, 10_001):
+        with pytest.raises(ConfigError, match="a block's timeout is between 1 ms and 10 s"):
+            right.call(LiveInput, ["vb"], block_timeout_ms=wrong)
+
+
+def test_options_of_the_ring(cable):
+    """They reach the kernel: the ring as it says itself, the filter, the snap length."""
+    left, right = cable
+    how = ("--ring", 2, "--block", 256, "--block-timeout", "50ms", "--snaplen", 60, "--filter", "2,6 0 0 99,6 0 0 0", "--json")
+    d = Dialogue().handshake()
+    d.data(d.a, 300)
+    with live(right, "vb", *how, "--no-promiscuous", "--timestamps", "software") as process:
+        ring = right.run(["ss", "-0", "--packet", "-e", "-n", "-i", "-p"])
+        send(left, "va", [packet.data for packet in d.packets])
+        time.sleep(0.3)
+        code, text, err = end(process)
+    summary = json.loads(text)
+    assert (code, err) == (0, "") and summary["packets"] == 4 and summary["bytes_read"] < 4 * 61
+    assert "ring_rx(blk_size:262144,blk_nr:8," in ring and "tmo:50," in ring
+    for option, value in (("--block", "1000"), ("--snaplen", "0"), ("--timestamps", "gps"), ("--block-timeout", "0")):
+        code, _ = failing(right, "-m", "synfin", "live", "vb", option, value)
+        assert code == 2
 
 
 def test_loopback_counts_once():
@@ -363,28 +411,6 @@ def test_interface_without_link_layer(tmp_path):
     assert compared(flows) == compared(recorded)
 
 
-def test_interface_goes_down(cable, tmp_path):
-    left, right = cable
-    out = tmp_path / "flows.jsonl"
-    with live(right, "vb", "-o", out) as process:
-        send(left, "va", [packet.data for packet in Dialogue().handshake().packets])
-        right.ip("link set vb down")
-        text, err = process.communicate(timeout=_TIMEOUT)
-    assert (process.returncode, err) == (1, "")
-    assert "INCOMPLETE: stopped: the interface went down (vb)" in text
-    (row,) = map(json.loads, out.read_text().splitlines())
-    assert (row["handshake"], row["end_reason"]) == ("complete", "end_of_input")
-
-
-def test_interface_vanishes(cable):
-    left, right = cable
-    source = right.call(LiveInput, "vb")
-    left.ip("link delete va")
-    run = Run(source, Settings())
-    assert list(run.blocks()) == []
-    assert not run.outcome.complete and run.outcome.reason == "stopped: the interface went down"
-
-
 def test_seconds_end_the_run(cable, tmp_path):
     _, right = cable
     began = time.monotonic()
@@ -392,7 +418,7 @@ def test_seconds_end_the_run(cable, tmp_path):
         out, err = process.communicate(timeout=_TIMEOUT)
     assert (process.returncode, err) == (0, "") and time.monotonic() - began > 0.5
     assert out.startswith("0 packets on vb, 0 B, in ") and "0 packets dropped by the kernel" in out
-    assert len(synfin_rows(tmp_path / "rows" / "flows")) == 0
+    assert not list((tmp_path / "rows").rglob("*.parquet"))  # no rows, no files
 
 
 _WITHOUT_NET_RAW = """
@@ -435,22 +461,31 @@ def test_interface_is_down(cable):
 
 def test_refusals_of_the_system(cable, monkeypatch):
     """Each becomes one line that names the interface."""
-    with pytest.raises(CaptureOpenError, match=r"cannot listen on vb: no ring of 12 bytes \(Invalid argument\)"):
-        cable[1].call(LiveInput, "vb", ring_bytes=0, block_bytes=6)
-    answer = struct.pack("16sH22x", b"vb", 803)  # ARPHRD_IEEE80211_RADIOTAP
-    monkeypatch.setattr("fcntl.ioctl", lambda *_: answer)
+    with pytest.raises(ConfigError, match=r"a ring's block is a power of two of pages \(\d+ bytes\), not 6 bytes"):
+        cable[1].call(LiveInput, "vb", block_bytes=6)
+    monkeypatch.setattr(packet_socket, "_FRAME_BYTES", 24)  # frames are multiples of 16 bytes
+    with pytest.raises(CaptureOpenError, match=r"cannot listen on vb: no ring of 8,192 bytes in blocks of 4,096 \(Invalid argument\)"):
+        cable[1].call(LiveInput, "vb", ring_bytes=8192, block_bytes=4096)
+    monkeypatch.undo()
+    wireless = Link(2, "vb", 803, True, True, 0, 0)  # ARPHRD_IEEE80211_RADIOTAP
+    monkeypatch.setattr(Links, "named", lambda *_: wireless)
     with pytest.raises(CaptureOpenError, match=r"cannot listen on vb: its link layer \(ARPHRD 803\) is not decoded"):
         cable[1].call(LiveInput, "vb")
     monkeypatch.undo()
-    refusal = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
     real = socket.socket
 
-    def refuse(family, *rest):
-        if family == socket.AF_PACKET:
-            raise refusal
-        return real(family, *rest)
+    def refuse(refused):
+        def make(family, *rest):
+            if family == refused:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            return real(family, *rest)
 
-    monkeypatch.setattr("socket.socket", refuse)
+        monkeypatch.setattr("socket.socket", make)
+
+    refuse(socket.AF_NETLINK)
+    with pytest.raises(CaptureOpenError, match="cannot listen on vb: no rtnetlink here"):
+        cable[1].call(LiveInput, "vb")
+    refuse(socket.AF_PACKET)
     with pytest.raises(CaptureOpenError, match="cannot listen on vb: no packet sockets here"):
         cable[1].call(LiveInput, "vb")
     monkeypatch.delattr("socket.AF_PACKET")

@@ -15,6 +15,7 @@ from rings import (
     block_of,
     frame_bytes,
     status,
+    walker,
 )
 
 from dialogue import SECOND, START, Dialogue, ethernet, ipv4, merge, options, tcp, write_pcap
@@ -22,7 +23,6 @@ from rows import fast, rows_of
 from synfin._core.batch import PacketBatch
 from synfin.run import Run
 from synfin.settings import Settings
-from synfin.sources.ring import Ring
 
 SIZE = 4096
 #: What only a file knows, or only an interface.
@@ -113,7 +113,7 @@ def segment(number=0, **how):
 def test_block_goes_back_only_when_tracked():
     frames = [Frame(START + i, segment(i)) for i in range(30)]
     memory = bytearray(block_of(frames[:15], SIZE) + block_of(frames[15:], SIZE))
-    ring, batch = Ring(memory, SIZE, 1), PacketBatch()
+    ring, batch = walker(memory, SIZE, 1), PacketBatch()
     ring.begin(batch)
     assert ring.walk(batch) and len(batch) == 15
     assert [packet[0] for packet in batch.packets()] == [frame.data for frame in frames[:15]]
@@ -130,7 +130,7 @@ def test_block_longer_than_a_batch():
     size = 1 << 16
     frames = [Frame(START + i, segment(i)) for i in range(300)]
     memory = bytearray(block_of(frames, size))
-    ring, batch = Ring(memory, size, 1), PacketBatch()
+    ring, batch = walker(memory, size, 1), PacketBatch()
     got = []
     for owner in (USER, USER, KERNEL):
         ring.begin(batch)
@@ -142,7 +142,7 @@ def test_block_longer_than_a_batch():
 
 def test_first_packet_waits_and_settles():
     memory = bytearray(block_of([Frame(START, segment())], SIZE))
-    ring, batch = Ring(memory, SIZE, 1), PacketBatch()
+    ring, batch = walker(memory, SIZE, 1), PacketBatch()
     ring.begin(batch)
     assert not ring.walk(batch)
     ring.idle(START + SECOND)
@@ -158,7 +158,7 @@ def test_first_packet_waits_and_settles():
 def test_silence_is_no_jump():
     """After hours without a packet, which the driver bridged, the next one is not held to be an outlier."""
     memory = bytearray(block_of([Frame(START + i, segment(i)) for i in range(3)], SIZE))
-    ring, batch = Ring(memory, SIZE, 1), PacketBatch()
+    ring, batch = walker(memory, SIZE, 1), PacketBatch()
     ring.begin(batch)
     ring.walk(batch)
     ring.begin(batch)
@@ -172,7 +172,7 @@ def test_silence_is_no_jump():
 def test_loopback_shows_each_packet_once():
     frames = [Frame(START + i, segment(i // 2), direction=OUTGOING if i % 2 == 0 else 0) for i in range(20)]
     for skip, count in ((True, 10), (False, 20)):
-        ring, batch = Ring(bytearray(block_of(frames, SIZE)), SIZE, 1, skip), PacketBatch()
+        ring, batch = walker(bytearray(block_of(frames, SIZE)), SIZE, 1, skip), PacketBatch()
         ring.begin(batch)
         ring.walk(batch)
         assert len(batch) == ring.packets == count
@@ -187,7 +187,7 @@ def test_tag_from_metadata(total):
     frames = [Frame(START + i, data[i % 2], vlan_tci=0x2000 | 5) for i in range(4)]
     flows, _, _ = rows_by(RingSource([block_of(frames, SIZE)], SIZE))
     assert [(row["vlan_id"], row["vlan_variants"], row["client_ip_bytes"]) for row in flows] == [(5, 1, 4 * len(packet))]
-    ring, batch = Ring(bytearray(block_of(frames, SIZE)), SIZE, 1), PacketBatch()
+    ring, batch = walker(bytearray(block_of(frames, SIZE)), SIZE, 1), PacketBatch()
     ring.begin(batch)
     ring.walk(batch)
     assert [packet[7] for packet in batch.packets()] == [len(data[i % 2]) + 4 for i in range(4)]
@@ -255,7 +255,7 @@ def test_impossible_block(wrong):
 
 def check_broken(block, packets):
     """The packets before come out, then the ring says that it is broken, again and again."""
-    ring, batch = Ring(bytearray(block), SIZE, 1), PacketBatch()
+    ring, batch = walker(bytearray(block), SIZE, 1), PacketBatch()
     ring.begin(batch)
     ring.walk(batch)
     assert len(batch) == ring.packets == packets
@@ -273,7 +273,7 @@ def test_random_bytes_break_nothing():
         for _ in range(chance.randrange(1, 5)):
             at = chance.randrange(2 * SIZE)
             memory[at] = chance.randrange(256)
-        ring, batch = Ring(memory, SIZE, 1), PacketBatch()
+        ring, batch = walker(memory, SIZE, 1), PacketBatch()
         for _ in range(4):
             ring.begin(batch)
             ring.walk(batch)
@@ -283,10 +283,10 @@ def test_random_bytes_break_nothing():
 def test_memory_that_is_no_ring():
     for size in (0, 8, 115, 2**32 - 8):
         with pytest.raises(ValueError, match=r"too short or not aligned|holds no block"):
-            Ring(bytearray(SIZE), size, 1)
+            walker(bytearray(SIZE), size, 1)
     with pytest.raises(BufferError):
-        Ring(bytes(SIZE), SIZE, 1)
-    ring = Ring(bytearray(SIZE), SIZE, 1)
+        walker(bytes(SIZE), SIZE, 1)
+    ring = walker(bytearray(SIZE), SIZE, 1)
     ring.close()
     with pytest.raises(ValueError, match="closed"):
         ring.begin(PacketBatch())

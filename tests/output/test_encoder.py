@@ -61,6 +61,46 @@ def test_the_caller_is_ahead_by_no_more_than_is_said():
     assert max(ahead) == ahead[0] == BLOCKS_AHEAD
 
 
+def test_an_offer_is_taken_while_there_is_room_and_never_waits():
+    go, written = threading.Event(), []
+
+    def write(*what):
+        assert go.wait(PATIENCE_S)
+        written.append(what)
+
+    encoder = Encoder(write, room=10)
+    assert encoder.is_idle
+    assert [encoder.offer("flows", size, size=size) for size in (6, 5, 3, 2, 1, 1)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert not encoder.is_idle
+    go.set()
+    while not encoder.is_idle:
+        threading.Event().wait(0.001)
+    assert encoder.offer("flows", 10, size=10)
+    encoder.put("flows", 1)  # waits for one that takes everything
+    encoder.finish()
+    assert [size for _, size in written] == [6, 3, 1, 10, 1]
+
+
+def test_an_offer_after_a_failure_tells_it():
+    def write():
+        raise ExportError("cannot write rows")
+
+    encoder = Encoder(write, room=10)
+    assert encoder.offer()
+    while not encoder.is_idle:
+        threading.Event().wait(0.001)
+    with pytest.raises(ExportError):
+        encoder.offer()
+    encoder.close()
+
+
 def test_a_failure_is_told_and_nothing_is_written_after_it():
     written, failure = [], ExportError("cannot write rows: no space left on device")
 

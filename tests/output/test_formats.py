@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fakes import FakeBlock, every, sample
 
-from synfin.output.arrow import Layout
+from synfin.output.arrow import Layout, compact
 from synfin.output.formats import FORMATS
 from synfin.output.parquet import ROW_GROUP_ROWS, encoding
 from synfin.schema import TABLES, default_names
@@ -57,6 +57,35 @@ def test_parquet_round_trip(table, profile):
     for column in TABLES[table]:
         name = f"{column.name}_ns" if profile == "lakehouse" and column.kind == "instant" else column.name
         assert plain(back[name]) == whole[column.name] + second[column.name]
+
+
+def test_parquet_of_many_small_batches(table, profile):
+    """They become one row group, in their order, whatever words each of them brought; few of them are held at a time."""
+    layout = Layout.choose(table, every(table), profile)
+    blocks = [sample(table, 1 + k % 3) for k in range(100)]
+    sink = pa.BufferOutputStream()
+    writer = FORMATS["parquet"](sink, layout)
+    for block in blocks:
+        writer.write(compact(layout.batch(FakeBlock(table, block))))
+        assert len(writer._held) < 32
+    writer.close(METADATA)
+    file = pq.ParquetFile(pa.BufferReader(sink.getvalue()))
+    assert file.metadata.num_row_groups == 1
+    back = file.read()
+    for column in TABLES[table]:
+        name = f"{column.name}_ns" if profile == "lakehouse" and column.kind == "instant" else column.name
+        assert plain(back[name]) == [value for block in blocks for value in block[column.name]]
+
+
+def test_a_compact_batch_is_the_same_in_less_memory():
+    block = FakeBlock("flows", sample("flows", 3))
+    room = {name: bytes(64_000) for name in block.names}  # what a block has beside its rows
+    usual = block.buffers
+    block.buffers = lambda name: tuple(part and (bytes(part) + room[name]) for part in usual(name))
+    batch = Layout.choose("flows", every("flows")).batch(block)
+    assert batch.get_total_buffer_size() > 64_000 * len(block.names)
+    small = compact(batch)
+    assert small.equals(batch) and small.get_total_buffer_size() < 300 * len(block.names)
 
 
 def test_parquet_metadata_and_layout():

@@ -62,8 +62,8 @@ def test_rows_go_to_a_bucket(s3, urls, synfin):
 @pytest.mark.parametrize("out", ["x.csv", "a/b/x.parquet", "rows/"])
 def test_nothing_appears_after_an_abort(s3, aws, out):
     output = begun(Target.parse(f"s3://{s3.bucket}/{out}"))
-    for sink in output._sinks.values():
-        sink.file.write(bytes(12_000_000))  # so that parts of an upload are sent
+    for file in output._files.values():
+        file._sink.file.write(bytes(12_000_000))  # so that parts of an upload are sent
     assert s3.names() == [] and s3.uploads()
     output.abort()
     assert s3.names() == [] and s3.uploads() == []

@@ -1,13 +1,13 @@
 # The account of a run as Python numbers: what a tracker, the router and the merge of several trackers say in the same
 # words.
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
 
 from synfin._core.core cimport Stats
-from synfin._core.intervals cimport RTT_BUCKETS, Intervals, RttHistogram, rtt_quantile
+from synfin._core.intervals cimport RTT_BUCKETS, Intervals, RttHistogram, RunRtt, rtt_bucket_top, rtt_quantile
 
-cdef inline uint32_t* new_histogram() except NULL:
-    cdef uint32_t* buckets = <uint32_t*>calloc(RTT_BUCKETS, sizeof(uint32_t))
+cdef inline uint64_t* new_histogram() except NULL:
+    cdef uint64_t* buckets = <uint64_t*>calloc(RTT_BUCKETS, sizeof(uint64_t))
     if buckets == NULL:
         raise MemoryError("no memory for the interval table")
     return buckets
@@ -32,4 +32,15 @@ cdef inline dict quantiles_of(const RttHistogram* h):
     return {
         "count": h.samples, "p50": rtt_quantile(h, 50), "p90": rtt_quantile(h, 90), "p99": rtt_quantile(h, 99),
         "max": h.max,
+    }
+
+# A histogram of the whole run in full: its buckets by the highest value (ns) that they take, empty ones left out.
+cdef inline dict histogram_of(const RunRtt* run):
+    cdef int i
+    return {
+        "count": run.histogram.samples,
+        "sum_ns": (<object>run.sum_high << 64) + run.sum_low,
+        "buckets": {
+            rtt_bucket_top(<uint32_t>i): run.histogram.buckets[i] for i in range(RTT_BUCKETS) if run.histogram.buckets[i]
+        },
     }

@@ -18,6 +18,8 @@ cdef enum:
     G_HALF_OPEN = ICOL_HALF_OPEN - ICOL_SYN_SENT
     G_HALF_CLOSED = ICOL_HALF_CLOSED - ICOL_SYN_SENT
     G_MIDSTREAM = ICOL_MIDSTREAM - ICOL_SYN_SENT
+    RTT_HANDSHAKE = 2        # after server and client
+    RTTS = 3
     PEAKS = 3                # gauges of which a row tells the highest value, too
     SLICES = 10              # of one interval
     RTT_BUCKETS = 128 + 56 * 64
@@ -32,7 +34,13 @@ cdef struct Slice:
 cdef struct RttHistogram:
     uint64_t samples
     int64_t max
-    uint32_t* buckets        # RTT_BUCKETS
+    uint64_t* buckets        # RTT_BUCKETS; a live run may go on for years
+
+# Round trips of the whole run and their sum, which one word may not hold.
+cdef struct RunRtt:
+    RttHistogram histogram
+    uint64_t sum_low
+    uint64_t sum_high
 
 cdef struct Interval:
     int64_t counts[COUNTS]
@@ -48,7 +56,7 @@ cdef struct Intervals:
     int64_t course[PEAKS][SLICES]    # opening, half_open, time_wait at the ends of the slices of next_slice's interval
     int64_t run_peak[PEAKS]
     int64_t run_peak_at[PEAKS]
-    RttHistogram run_rtt[2]
+    RunRtt run_rtt[RTTS]     # server, client, handshake
     int64_t run_counts[COUNTS]
     uint32_t slice_mask
     uint32_t interval_mask
@@ -99,6 +107,14 @@ cdef inline void rtt_histogram_add(RttHistogram* h, int64_t value) noexcept nogi
     h.max = value if h.samples == 0 or value > h.max else h.max
     h.samples += 1
 
+# The highest value that the bucket takes.
+cdef inline int64_t rtt_bucket_top(uint32_t bucket) noexcept nogil:
+    cdef int shift
+    if bucket < 128:
+        return bucket
+    shift = <int>((bucket - 128) // 64) + 1
+    return ((64 + <int64_t>((bucket - 128) & 63)) << shift) + ((<int64_t>1 << shift) - 1)
+
 cdef inline bint is_near(const Intervals* iv, int64_t effective) noexcept nogil:
     return iv.near_from <= effective < iv.near_to
 
@@ -138,6 +154,12 @@ cdef inline void interval_packet(Intervals* iv, int64_t effective, uint32_t ip_b
     iv.near.counts[ICOL_PACKETS - ICOL_SYNS] += 1
     iv.near.counts[ICOL_IP_BYTES - ICOL_SYNS] += ip_bytes
 
+# Before: value >= 0.
+cdef inline void run_rtt_add(RunRtt* run, int64_t value) noexcept nogil:
+    rtt_histogram_add(&run.histogram, value)
+    run.sum_low += <uint64_t>value
+    run.sum_high += run.sum_low < <uint64_t>value
+
 cdef inline void interval_rtt(Intervals* iv, int64_t effective, int side, int64_t value) noexcept nogil:
     rtt_histogram_add(&interval_at(iv, effective).rtt[side], value)
-    rtt_histogram_add(&iv.run_rtt[side], value)
+    run_rtt_add(&iv.run_rtt[side], value)

@@ -1,7 +1,7 @@
 """The interval table of several workers: their parts of intervals become rows, as one tracker would write them."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -21,6 +21,7 @@ cdef struct Told:
     const char* at           # the next part
     const char* end
     bint ended
+    int64_t reached          # with clocks of their own: no part of an earlier interval comes any more
 
 
 @cython.final
@@ -31,12 +32,17 @@ cdef class IntervalMerge:
     them. Within a round each worker tells its parts in order, so that an interval is whole when every worker has told a
     later one or has ended the round.
 
+    Live workers have clocks of their own and no rounds: there an interval is whole when every worker has told a later one
+    or has reached (`reach`) what comes after it.
+
     Parameters
     ----------
     workers : how many.
     interval_ns : length of an interval.
     columns : names of the columns to write; None for all.
     knows_duplicates : rows say how many capture duplicates there were.
+    own_clocks : there are no rounds. Where one worker's clock steps back and those of others do not, its intervals that
+        come again are rows of their own.
     """
 
     cdef Intervals total         # run_peak, run_rtt, and the row in hand
@@ -46,20 +52,23 @@ cdef class IntervalMerge:
     cdef list names, kinds
     cdef Sink rows
     cdef int workers
-    cdef bint knows_duplicates
+    cdef bint knows_duplicates, own_clocks
 
-    def __cinit__(self, int workers, int64_t interval_ns, columns, bint knows_duplicates):
+    def __cinit__(self, int workers, int64_t interval_ns, columns, bint knows_duplicates, bint own_clocks=False):
         cdef int i
         self.workers = workers
         self.told = <Told*>calloc(workers, sizeof(Told))
         if self.told == NULL:
             raise MemoryError("no memory for the interval table")
-        self.parts = [None] * workers
+        self.parts = [b""] * workers
+        for i in range(workers):
+            self.told[i].reached = INT64_MIN
         self.total.interval_ns = interval_ns
         self.total.slice_ns = interval_ns // SLICES
         self.knows_duplicates = knows_duplicates
+        self.own_clocks = own_clocks
         for i in range(2):
-            self.total.run_rtt[i].buckets = new_histogram()
+            self.total.run_rtt[i].histogram.buckets = new_histogram()
             self.interval.rtt[i].buckets = new_histogram()
         self.names, self.kinds = asked_columns(schema.INTERVALS, columns)
         self._open()
@@ -68,7 +77,7 @@ cdef class IntervalMerge:
         cdef int i
         free(self.told)
         for i in range(2):
-            free(self.total.run_rtt[i].buckets)
+            free(self.total.run_rtt[i].histogram.buckets)
             free(self.interval.rtt[i].buckets)
         sink_close(&self.rows)
 
@@ -85,13 +94,19 @@ cdef class IntervalMerge:
         return None
 
     def add(self, int worker, bytes parts not None):
-        """Take the next parts of a worker (`Tracker.take_parts`), whose earlier ones are settled."""
+        """Take the next parts of a worker (`Tracker.take_parts`). With rounds, its earlier ones must be settled."""
         cdef Told* told = &self.told[worker]
         if told.at != told.end:
-            raise SynfinError("parts of intervals came before their turn")
+            if not self.own_clocks:
+                raise SynfinError("parts of intervals came before their turn")
+            parts = told.at[:told.end - told.at] + parts
         self.parts[worker] = parts
         told.at = parts
         told.end = told.at + len(parts)
+
+    def reach(self, int worker, int64_t number):
+        """The worker tells no more parts of intervals before this one (`Tracker.interval`), and has told them all."""
+        self.told[worker].reached = number
 
     def end(self, int worker):
         """The worker has ended the round."""
@@ -113,22 +128,35 @@ cdef class IntervalMerge:
 
     cdef bint _settle(self) noexcept nogil:
         cdef const Part* first
+        cdef int64_t reached
         cdef int i
         while True:
             first = NULL
+            reached = INT64_MAX
             for i in range(self.workers):
                 if self.told[i].at != self.told[i].end:
-                    first = _earlier(first, <const Part*>self.told[i].at)
-                elif not self.told[i].ended:
+                    first = self._earlier(first, <const Part*>self.told[i].at)
+                elif self.told[i].ended:
+                    continue
+                elif not self.own_clocks:
                     return True
-            if first == NULL:
+                elif self.told[i].reached < reached:
+                    reached = self.told[i].reached
+            if first == NULL or first.number >= reached:
                 return True
             if rows_full(&self.rows):
                 return False
-            self._write(first.epoch, first.number, first.complete)
+            self._write(first)
 
-    cdef void _write(self, int64_t epoch, int64_t number, bint complete) noexcept nogil:
+    cdef const Part* _earlier(self, const Part* one, const Part* other) noexcept nogil:
+        if one == NULL or (other.epoch < one.epoch and not self.own_clocks):
+            return other
+        return other if other.number < one.number and (other.epoch == one.epoch or self.own_clocks) else one
+
+    cdef void _write(self, const Part* first) noexcept nogil:
         cdef const Part* part
+        cdef int64_t number = first.number, epoch = first.epoch
+        cdef bint complete = True
         cdef Intervals* total = &self.total
         cdef int i, j
         memset(total.gauges, 0, sizeof(total.gauges))
@@ -136,12 +164,14 @@ cdef class IntervalMerge:
         memset(self.interval.counts, 0, sizeof(self.interval.counts))
         for i in range(2):
             if self.interval.rtt[i].samples:
-                memset(self.interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
+                memset(self.interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint64_t))
                 self.interval.rtt[i].samples = 0
         for i in range(self.workers):
             part = <const Part*>self.told[i].at
-            if self.told[i].at != self.told[i].end and part.epoch == epoch and part.number == number:
+            if (self.told[i].at != self.told[i].end and part.number == number
+                    and (part.epoch == epoch or self.own_clocks)):
                 self._add_part(part)
+                complete &= part.complete
                 self.told[i].at += sizeof(Part) + (part.buckets[0] + part.buckets[1]) * sizeof(Bucket)
         for i in range(PEAKS):
             for j in range(SLICES):
@@ -164,7 +194,7 @@ cdef class IntervalMerge:
         for i in range(2):
             for _k in range(part.buckets[i]):
                 _add_bucket(&self.interval.rtt[i], bucket, part.rtt_max[i])
-                _add_bucket(&self.total.run_rtt[i], bucket, part.rtt_max[i])
+                _add_bucket(&self.total.run_rtt[i].histogram, bucket, part.rtt_max[i])
                 bucket += 1
 
     def take(self, bint force=False):
@@ -177,16 +207,13 @@ cdef class IntervalMerge:
 
     def stats(self):
         """What the rows of the whole run come to: the part of `Tracker.stats` that is no sum over trackers."""
+        cdef int i
         return {
             **peaks_of(&self.total),
-            "rtt": {"server": quantiles_of(&self.total.run_rtt[0]), "client": quantiles_of(&self.total.run_rtt[1])},
+            "rtt": {
+                side: quantiles_of(&self.total.run_rtt[i].histogram) for i, side in enumerate(("server", "client"))
+            },
         }
-
-
-cdef inline const Part* _earlier(const Part* one, const Part* other) noexcept nogil:
-    if one == NULL or other.epoch < one.epoch or (other.epoch == one.epoch and other.number < one.number):
-        return other
-    return one
 
 
 cdef inline void _add_bucket(RttHistogram* h, const Bucket* bucket, int64_t most) noexcept nogil:

@@ -9,7 +9,7 @@ from synfin._core.copies cimport (
 from synfin._core.core cimport *
 from synfin._core.data cimport account_ack, account_window, open_lowest_hole
 from synfin._core.machine cimport covers_syn, move, standing_facts
-from synfin._core.roundtrip cimport acks_syn, note_syn_acknowledged
+from synfin._core.roundtrip cimport acks_syn, enter_handshake, note_syn_acknowledged
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_options
 from synfin._core.wide cimport keep_opening, set_done, set_instant, set_isn, syn_payload_of
@@ -35,6 +35,7 @@ cdef inline void complete_if_both_acknowledged(Context* x) noexcept nogil:
         return
     if x.flow.seq[0].marks & EM_SYN_ACKED and x.flow.seq[1].marks & EM_SYN_ACKED:
         set_done(x.core, x.facts, x.packet.time_ns)
+        enter_handshake(x.core, x.facts)
         complete(x)
 
 # A segment proves that the handshake was completed out of the tap's sight: both ends are ESTABLISHED before its events.

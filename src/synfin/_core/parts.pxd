@@ -1,7 +1,7 @@
 # A worker's parts of intervals: where several trackers share one input, each writes what it has of an interval instead of
 # a row, and merging.pyx makes one row of them. A gauge's peak is that of the sum, so a part holds the gauge at the end of
 # each slice; a quantile is that of all samples, so it holds the histogram.
-from libc.stdint cimport int64_t, uint32_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
 from synfin._core.intervals cimport COUNTS, GAUGES, PEAKS, RTT_BUCKETS, SLICES, Interval, Intervals
@@ -19,8 +19,8 @@ cdef struct Part:
     bint complete
 
 cdef struct Bucket:
+    uint64_t samples
     uint32_t place
-    uint32_t samples
 
 cdef struct Parts:
     uint8_t* room            # NULL: not one of several

@@ -1,6 +1,6 @@
 """A Python window on single steps of the core, for tests and `synfin explain`. Slow: one call per packet."""
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -331,7 +331,7 @@ def rtt_quantiles(values: list[int], percents: list[int]) -> list[int]:
     cdef RttHistogram histogram
     cdef int64_t value
     memset(&histogram, 0, sizeof(RttHistogram))
-    histogram.buckets = <uint32_t*>calloc(RTT_BUCKETS, sizeof(uint32_t))
+    histogram.buckets = <uint64_t*>calloc(RTT_BUCKETS, sizeof(uint64_t))
     if histogram.buckets == NULL:
         raise MemoryError
     for value in values:

@@ -5,7 +5,7 @@ from synfin._core.copies cimport copies_kept, copy_at, set_window_shifts
 from synfin._core.core cimport *
 from synfin._core.seq cimport seq_ge, seq_gt
 from synfin._core.tcp cimport tcp_timestamps
-from synfin._core.wide cimport first_time_of, keep_opening, set_rtt, syn_payload_of
+from synfin._core.wide cimport first_time_of, instant_of, keep_opening, set_rtt, syn_payload_of, syn_time_of
 
 # Does this segment acknowledge exactly a SYN of the peer with this ISN, or for the client all of its payload as well?
 cdef inline bint acks_syn(Context* x, uint32_t isn) noexcept nogil:
@@ -40,6 +40,21 @@ cdef inline int choose_copy(Context* x, const EndCopies* copies, Copy* chosen) n
         return RQ_MATCHED
     chosen[0] = exact[0]
     return RQ_CLEAN if same == 1 else RQ_AMBIGUOUS
+
+# Enters `rtt_handshake_ns` (row.pxd) into the run's histogram. To be called when the handshake is done and when a half
+# comes after that: the last of the three enters it, once.
+cdef inline void enter_handshake(Core* core, const Facts* facts) noexcept nogil:
+    cdef const Copies* copies
+    cdef int64_t rtt
+    if not (facts.marks & FF_DONE and is_sure(facts.choices.quality_server) and is_sure(facts.choices.quality_client)):
+        return
+    copies = peek_copies(core, facts)
+    rtt = instant_of(core, facts, AT_DONE) - (copies.used_syn if copies.has_used_syn else syn_time_of(core, facts))
+    if rtt >= 0:
+        run_rtt_add(&core.intervals.run_rtt[RTT_HANDSHAKE], rtt)
+
+cdef inline bint is_sure(int quality) noexcept nogil:
+    return quality == RQ_CLEAN or quality == RQ_MATCHED
 
 # The sender acknowledges the peer's SYN for the first time: settles which copy it answers, that end's columns, and the
 # round trip between the tap and the sender. Before: the accounts do not hold this segment yet.
@@ -80,6 +95,8 @@ cdef inline void handshake_answer(Context* x) noexcept nogil:
     set_rtt(x.core, facts, by_server, quality, rtt, x.packet.time_ns)
     if quality != RQ_AMBIGUOUS:
         interval_rtt(&x.core.intervals, x.effective, 0 if by_server else 1, rtt)
+    if unlikely(facts.marks & FF_DONE):
+        enter_handshake(x.core, facts)
 
 # Marks the peer's SYN as acknowledged where this segment does so first.
 cdef inline void note_syn_acknowledged(Context* x) noexcept nogil:

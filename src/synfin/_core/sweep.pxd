@@ -117,7 +117,7 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
         put_interval_row(&core.interval_rows, iv, number, complete, interval, core.config.duplicates != DUP_KEEP)
     for i in range(2):
         if interval.rtt[i].samples:
-            memset(interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint32_t))
+            memset(interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint64_t))
             interval.rtt[i].samples = 0
             interval.rtt[i].max = 0
     memset(iv.course, 0, sizeof(iv.course))

@@ -5,13 +5,14 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from synfin._core.account cimport new_histogram, peaks_of, quantiles_of, skips_of
+from synfin._core.account cimport histogram_of, new_histogram, peaks_of, quantiles_of, skips_of
 from synfin._core.arena cimport arena_bytes, arena_free
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
+from synfin._core.interim cimport Interim, interim_reserve, interim_step
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
 from synfin._core.memory cimport (
     ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, grow_table, init_arenas, reserve,
@@ -32,7 +33,9 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 
 #: What a cap takes, in the order in which it does (core.pxd).
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
+GAUGE_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1])
 BLOCK_ROWS = 16_384
+INTERIM_BLOCK_ROWS = 4_096
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
 #: of input and for libraries that are loaded later, and rows on their way out: a row group, four blocks beside it,
 #: and what they are encoded to.
@@ -62,6 +65,7 @@ cdef class Tracker:
 
     cdef Core* core
     cdef Stages* stages
+    cdef Interim* interims
     cdef list flow_names, flow_kinds, interval_names, interval_kinds
     cdef list files, interfaces
     cdef Pool pool           # of blocks of flows
@@ -74,8 +78,10 @@ cdef class Tracker:
                   bint one_of_several=False):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
-        if self.core == NULL or self.stages == NULL:
+        self.interims = <Interim*>calloc(1, sizeof(Interim))
+        if self.core == NULL or self.stages == NULL or self.interims == NULL:
             raise MemoryError("no memory for a tracker")
+        self.interims.begun = NEVER
         self.files = []
         self.interfaces = []
         self.flow_names, self.flow_kinds = asked_columns(schema.FLOWS, flow_columns)
@@ -115,8 +121,8 @@ cdef class Tracker:
                     free(self.core.intervals.intervals[i].rtt[0].buckets)
                     free(self.core.intervals.intervals[i].rtt[1].buckets)
             free(self.core.intervals.intervals)
-            free(self.core.intervals.run_rtt[0].buckets)
-            free(self.core.intervals.run_rtt[1].buckets)
+            for rtt in range(RTTS):
+                free(self.core.intervals.run_rtt[<int>rtt].histogram.buckets)
             sink_close(&self.core.rows)
             sink_close(&self.core.interval_rows)
             free(self.core.parts.room)
@@ -128,6 +134,10 @@ cdef class Tracker:
                 watch_free(self.core.watch)
             free(self.core)
         free(self.stages)
+        if self.interims != NULL:
+            sink_close(&self.interims.rows)
+            free(self.interims.since)
+            free(self.interims)
 
     cdef int _configure(self, settings) except -1:
         cdef Config* config = &self.core.config
@@ -199,8 +209,9 @@ cdef class Tracker:
         iv.intervals = <Interval*>calloc(iv.interval_mask + 1, sizeof(Interval))
         if iv.slices == NULL or iv.intervals == NULL:
             raise MemoryError("no memory for the interval table")
+        for i in range(RTTS):
+            iv.run_rtt[i].histogram.buckets = new_histogram()
         for i in range(2):
-            iv.run_rtt[i].buckets = new_histogram()
             for number in range(iv.interval_mask + 1):
                 iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
@@ -286,6 +297,11 @@ cdef class Tracker:
         cdef bytes parts = (<char*>self.core.parts.room)[:self.core.parts.used]
         self.core.parts.used = 0
         return parts
+
+    @property
+    def interval(self):
+        """The interval in hand, by its number since 1970: all before it have ended. None before the first packet."""
+        return None if self.core.clock == NEVER else floor_div(self.core.intervals.next_slice, SLICES)
 
     cdef int _compile(self, const Batch* batch) except -1:
         # Fetches the program of every link type that is new in the batch.
@@ -399,25 +415,65 @@ cdef class Tracker:
             self.finished = True
         return True
 
+    def interim(self, int64_t older_than_ns):
+        """Write interim rows: one for each live record, closed and reset ones left out, that has lasted at least so long
+        (capture time, ns) and of which no interim row was written for at least so long. `take` gives them as the table
+        ``"interim"``.
+
+        Returns
+        -------
+        bool : False when the pass over the records goes on with the next call: take what `take` gives, and call it again
+            at once or after further batches. True when it is over, or when none is due: a pass begins no sooner than a
+            second of capture time (or `older_than_ns`, where that is less) after the one before, so that it may be called
+            after each batch.
+
+        Notes
+        -----
+        Nothing else changes. Records whose deadline has passed end first, as at the next packet. A row is that of a run
+        whose input ends here, but for `record`, `end_reason`, and a SYN that is held beside the record: it is not in the
+        row, since it may go to another record yet.
+        """
+        cdef bint done
+        if older_than_ns < 0:
+            raise SynfinError("a record's age is not negative")
+        if self.core.clock == NEVER:
+            return True
+        if self.interims.rows.memory == NULL:
+            sink_open(&self.interims.rows, self.flow_names, self.flow_kinds, INTERIM_BLOCK_ROWS, True)
+        if interim_reserve(self.core, self.interims) < 0:
+            raise MemoryError("no memory for interim rows")
+        self._enter()
+        with nogil:
+            done = (sweep(self.core, self.core.clock - self.core.config.reorder)
+                    and interim_step(self.core, self.interims, older_than_ns))
+        self.busy = False
+        return done
+
     def names(self, list files not None, list interfaces not None):
         """The texts of `first_file` and `interface` by number, as the source knows them. Call it before `take`."""
         self.files = files
         self.interfaces = interfaces
 
     def take(self, str table not None, bint force=False):
-        """A block of finished rows of ``"flows"`` or ``"intervals"``, or None.
+        """A block of finished rows of ``"flows"``, ``"intervals"`` or ``"interim"``, or None.
 
         Without `force`, only a full block is given.
         """
-        cdef Sink* sink = &self.core.rows if table == "flows" else &self.core.interval_rows
-        if force:
+        cdef Sink* sink = &self.core.interval_rows
+        cdef dict texts = {"first_file": self.files, "interface": self.interfaces}
+        if table == "flows":
+            sink = &self.core.rows
+        elif table == "interim":
+            sink = &self.interims.rows
+        if self.finished:
             self.pool.close()
         if sink.rows == 0 or not (force or rows_full(sink)):
             return None
         if table == "flows":
-            block = sink_take(sink, self.flow_names, self.flow_kinds,
-                              {"first_file": self.files, "interface": self.interfaces}, self.pool)
-            self._open_rows(None if force else self.pool)
+            block = sink_take(sink, self.flow_names, self.flow_kinds, texts, self.pool)
+            self._open_rows(None if self.finished else self.pool)
+        elif table == "interim":
+            block = sink_take(sink, self.flow_names, self.flow_kinds, texts)
         else:
             block = sink_take(sink, self.interval_names, self.interval_kinds, {})
             self._open_interval_rows()
@@ -471,7 +527,36 @@ cdef class Tracker:
         parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         parts["firsts"] = firsts_bytes(&core.firsts)
+        parts["interim"] = self.interims.room * <uint64_t>sizeof(int64_t)
         return parts
+
+    def gauges(self):
+        """The interval table's gauges by name, as they stand after the last packet and `advance`.
+
+        Unlike those of `stats`, which are of the end of the last slice that is settled, they hold what has come since
+        then. Deadlines are met up to the input clock less the reorder allowance.
+        """
+        cdef Intervals* iv = &self.core.intervals
+        cdef int64_t total, number
+        cdef int i
+        gauges = {}
+        for i, name in enumerate(GAUGE_NAMES):
+            total = iv.gauges[i]
+            for number in range(<int64_t>iv.slice_mask + 1):   # closed ones hold no change
+                total += iv.slices[number].change[i]
+            gauges[name] = total
+        return gauges
+
+    def histograms(self):
+        """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.
+
+        Those that the interval table's quantiles come from (`clean` and `matched`); the handshake's where both others
+        are. Each is a dict: `count`; `sum_ns`, exact; `buckets`, by the highest value (ns) of a bucket its samples,
+        ascending, empty ones left out. Buckets are those of the interval table. A tracker keeps 30 KB for each.
+        """
+        cdef int i
+        names = ("rtt_server", "rtt_client", "rtt_handshake")
+        return {name: histogram_of(&self.core.intervals.run_rtt[i]) for i, name in enumerate(names)}
 
     def stats(self):
         """What the run has come to, as plain numbers (see the summary)."""
@@ -480,7 +565,6 @@ cdef class Tracker:
         cdef Intervals* iv = &core.intervals
         cdef int i
         known = core.clock != NEVER
-        gauge_names = [column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1]]
         count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
         counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
         return {
@@ -505,9 +589,9 @@ cdef class Tracker:
             "counts": counts,
             "syn_resends": counts["syn_resends"],
             "retransmitted_segments": counts["retransmitted_segments"],
-            "gauges": {name: iv.gauges[i] for i, name in enumerate(gauge_names)},
+            "gauges": {name: iv.gauges[i] for i, name in enumerate(GAUGE_NAMES)},
             **peaks_of(iv),
-            "rtt": {"server": quantiles_of(&iv.run_rtt[0]), "client": quantiles_of(&iv.run_rtt[1])},
+            "rtt": {side: quantiles_of(&iv.run_rtt[i].histogram) for i, side in enumerate(("server", "client"))},
             "memory": self.memory(),
         }
 

@@ -9,6 +9,7 @@ from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin
 from synfin._core.core cimport *
 from synfin._core.data cimport LONG_RTT_NS, add_carries, packet_hash, rtt_add
 from synfin._core.machine cimport ack_events, fin_events, standing_facts
+from synfin._core.roundtrip cimport enter_handshake
 from synfin._core.segment cimport settle_deadline
 from synfin._core.seq cimport seq_ge
 from synfin._core.wide cimport instant_of, set_instant
@@ -128,6 +129,7 @@ cdef inline bint _track_answer(Core* core, const Brief* brief, int64_t time_ns, 
     facts.choices.quality_client = RQ_CLEAN
     facts.marks |= FF_DONE | FF_COMPLETE
     interval_rtt(&core.intervals, effective, 1, time_ns - instant_of(core, facts, AT_SYNACK))
+    enter_handshake(core, facts)
     interval_count(&core.intervals, effective, ICOL_COMPLETED, 1)
     flow.state[d] = machine[EV_SND_ACK_OF_SYN * ST_COUNT + ST_SYN_SENT]
     flow.state[1 - d] = machine[EV_RCV_ACK_OF_SYN * ST_COUNT + ST_SYN_RECEIVED]

@@ -18,7 +18,6 @@ from synfin.schema import TABLES
 
 if TYPE_CHECKING:
     from synfin.output.arrow import Layout
-    from synfin.output.summary import FirstRows, Servers
     from synfin.output.writer import Output, Target
     from synfin.settings import Settings
 
@@ -65,6 +64,62 @@ def _names(text: str | None, target: Target) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+class Findings:
+    """What the summary takes from rows as they pass: failures by server, and the first connections.
+
+    `head` is how many of these are asked for; `columns` names those of the flow table that it needs.
+    """
+
+    def __init__(self, head: int):
+        from synfin.output.render import HEAD_COLUMNS
+        from synfin.output.summary import FLOW_COLUMNS, FirstRows, Servers
+
+        self.servers = Servers()
+        self.first = FirstRows(head)
+        self.columns = list(dict.fromkeys([*FLOW_COLUMNS, *(HEAD_COLUMNS if head else ())]))
+        self._layout: Layout | None = None
+
+    def add(self, table: str, block: Any) -> None:
+        """Take a block of either table."""
+        if table == "flows":
+            self.servers.add(block)
+            if self.first.count:
+                self.first.add(self._head().batch(block))
+
+    def _head(self) -> Layout:
+        if self._layout is None:
+            from synfin.output.arrow import Layout
+            from synfin.output.render import HEAD_COLUMNS
+
+            self._layout = Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
+        return self._layout
+
+
+def report(summary: dict[str, Any], findings: Findings, target: Target | None, as_json: bool) -> None:
+    """Print the summary: to standard error where standard output is taken by rows."""
+    from synfin.output.render import first_rows, summary_text
+
+    to_stderr = target is not None and target.path is None
+    rows = findings.first.rows
+    if as_json:
+        if findings.first.count:
+            summary["head"] = rows
+        import json
+
+        click.echo(json.dumps(summary, indent=1), err=to_stderr)
+        return
+    text = summary_text(summary)
+    if rows:
+        import shutil
+
+        text += "\n" + first_rows(rows, shutil.get_terminal_size((100, 24)).columns)
+    if target is None:
+        text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
+    elif not to_stderr:
+        text += f"\nWritten: {', '.join(summary['outputs'])}\n"
+    click.echo(text, nl=False, err=to_stderr)
+
+
 class Job:
     """One run, from the opened source to the exit code.
 
@@ -76,8 +131,6 @@ class Job:
     options : the command's other options.
     filter : which packets are tracked; None for all (`Run`).
     workers : how many cores to track on (`Run`).
-    stop : called by the first SIGINT or SIGTERM, to end the run in order; a second one ends the program at once. None: the
-        run is broken off, and the input counts as not read to its end.
     """
 
     def __init__(
@@ -89,30 +142,27 @@ class Job:
         *,
         filter: Callable[[int], bytes] | None = None,
         workers: int = 1,
-        stop: Callable[[], None] | None = None,
     ):
         self.source = source
         self.settings = settings
         self.target, self.layouts = rows
         self.filter = filter
         self.workers = workers
-        self.stop = stop
-        self.head = options["head"] or 0
+        self.findings = Findings(options["head"] or 0)
         self.as_json = options["as_json"]
 
     def execute(self) -> int:
         """Run, write, say what happened."""
-        from synfin.output.summary import FirstRows, Servers, file_metadata, summarize
+        from synfin.output.summary import file_metadata, summarize
 
-        servers, first = Servers(), FirstRows(self.head)
         output = None
         try:
             output = self._output()
             started = time.monotonic()
             with Progress() as progress:
                 run = self._run(progress)
-                with stopped_by_signal(self.stop or run.stop) as came:
-                    self._pump(run, servers, first, output)
+                with stopped_by_signal(run.stop) as came:
+                    self._pump(run, output)
             seconds = time.monotonic() - started
             if output:
                 output.commit(file_metadata(run, ["synfin", *sys.argv[1:]]))
@@ -121,8 +171,8 @@ class Job:
             if output:
                 output.abort()
             raise
-        summary = summarize(run, servers, seconds, output.names if output else [])
-        self._report(summary, first.rows)
+        summary = summarize(run, self.findings.servers, seconds, output.names if output else [])
+        report(summary, self.findings, self.target, self.as_json)
         return 0 if summary["complete"] else 128 + came[0] if run.interrupted else 1
 
     def _output(self) -> Output | None:
@@ -133,10 +183,7 @@ class Job:
         return Output(self.target, self.layouts)
 
     def _run(self, progress: Progress) -> Run:
-        from synfin.output.render import HEAD_COLUMNS
-        from synfin.output.summary import FLOW_COLUMNS
-
-        flows: list[str] = list(dict.fromkeys([*FLOW_COLUMNS, *(HEAD_COLUMNS if self.head else ())]))
+        flows = self.findings.columns
         if "flows" in self.layouts:
             flows = list(dict.fromkeys([*self.layouts["flows"].names, *flows]))
         intervals = self.layouts["intervals"].names if "intervals" in self.layouts else []
@@ -147,39 +194,8 @@ class Job:
         progress.watch(run)
         return run
 
-    def _pump(self, run: Run, servers: Servers, first: FirstRows, output: Output | None) -> None:
-        head = None
-        if self.head:
-            from synfin.output.arrow import Layout
-            from synfin.output.render import HEAD_COLUMNS
-
-            head = Layout.choose("flows", HEAD_COLUMNS, "lakehouse")
+    def _pump(self, run: Run, output: Output | None) -> None:
         for table, block in run.blocks():
-            if table == "flows":
-                servers.add(block)
-                if head:
-                    first.add(head.batch(block))
+            self.findings.add(table, block)
             if output and table in self.layouts:
                 output.write(table, block)
-
-    def _report(self, summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        from synfin.output.render import first_rows, summary_text
-
-        to_stderr = self.target is not None and self.target.path is None
-        if self.as_json:
-            if self.head:
-                summary["head"] = rows
-            import json
-
-            click.echo(json.dumps(summary, indent=1), err=to_stderr)
-            return
-        text = summary_text(summary)
-        if rows:
-            import shutil
-
-            text += "\n" + first_rows(rows, shutil.get_terminal_size((100, 24)).columns)
-        if self.target is None:
-            text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
-        elif not to_stderr:
-            text += f"\nWritten: {', '.join(summary['outputs'])}\n"
-        click.echo(text, nl=False, err=to_stderr)

@@ -24,7 +24,7 @@ COMMANDS = {
     "completion": "Print the script for shell completion.",
     "explain": "Explain a connection, segment by segment.",
     "extract": "Write the packets of single connections to a capture.",
-    "live": "Track a network interface: rows and a summary.",
+    "live": "Track network interfaces: rows, metrics and a summary.",
     "track": "Track captures: rows and a summary.",
     "verify": "Compare the rows with tshark's and tcptrace's.",
 }

@@ -73,6 +73,10 @@ class Layout:
         """The same columns in another profile."""
         return replace(self, profile=profile)
 
+    def for_interim(self) -> Layout:
+        """The same columns of the flow table, for interim rows."""
+        return replace(self, table="interim")
+
     @property
     def names(self) -> list[str]:
         """Names of the columns as the core knows them."""
@@ -122,6 +126,11 @@ class Layout:
             else:
                 arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows in memory of their own: a few rows else hold on to that of a whole block."""
+    return batch.take(pa.array(range(batch.num_rows), pa.int32()))
 
 
 def _buffer(memory: object | None) -> pa.Buffer | None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from synfin._core.block import Block
+from typing import Any
 
 #: Blocks that wait or are being encoded at most, beside the row group that a writer holds: what the row group in hand
 #: takes is hidden, and the memory that a run sets aside for its output suffices (`ROWS_ON_THEIR_WAY`, _core/tracker.pyx).
@@ -24,41 +21,68 @@ class Encoder:
 
     Parameters
     ----------
-    write : called in the thread as ``write(table, block)``. What it raises is raised by the next `put` or `finish`;
-        blocks put since then are dropped.
+    write : called in the thread with what was put: ``write(table, block)``. What it raises is raised by the next `put`,
+        `offer` or `finish`; what was put since then is dropped.
+    room : how much may wait or be in hand.
     """
 
-    def __init__(self, write: Callable[[str, Block], None]):
+    def __init__(self, write: Callable[..., None], room: int = BLOCKS_AHEAD):
         self._write = write
-        self._waiting: SimpleQueue[tuple[str, Block] | None] = SimpleQueue()
-        self._room: SimpleQueue[None] = SimpleQueue()  # as many as blocks may be put
-        for _ in range(BLOCKS_AHEAD):
+        self._size = room
+        self._waiting: SimpleQueue[tuple[int, tuple[Any, ...]] | None] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()  # as many as may be put
+        for _ in range(room):
             self._room.put(None)
         self._failed: BaseException | None = None  # set by the thread
         self._given_up = False  # set by the caller
         self._thread: threading.Thread | None = None
 
-    def put(self, table: str, block: Block) -> None:
-        """Hand on a block; waits while BLOCKS_AHEAD are not encoded yet."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="synfin-encoder", daemon=True)
-            thread.start()
-            self._thread = thread
+    def put(self, *what: Any) -> None:
+        """Hand on a block, which takes one of the room; waits until that is free."""
+        self._start()
         self._wait_for_room()
-        self._waiting.put((table, block))
+        self._waiting.put((1, what))
+
+    def offer(self, *what: Any, size: int = 1) -> bool:
+        """Hand on what takes `size` of the room, if so much is free; never waits. Returns whether it was taken."""
+        self._start()
+        if self._failed is not None:
+            raise self._failed
+        if self.free < size:
+            return False
+        for _ in range(size):
+            self._room.get_nowait()  # nobody else takes of it
+        self._waiting.put((size, what))
+        return True
+
+    @property
+    def free(self) -> int:
+        """How much room is free. May be asked by any thread."""
+        return self._room.qsize()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is in hand."""
+        return self.free == self._size
 
     def finish(self) -> None:
-        """Wait until all blocks are written, and end the thread."""
-        for _ in range(BLOCKS_AHEAD):
+        """Wait until all is written, and end the thread."""
+        for _ in range(self._size):
             self._wait_for_room()
         self.close()
 
     def close(self) -> None:
-        """End the thread; blocks that still wait are dropped."""
+        """End the thread; what still waits is dropped."""
         self._given_up = True
         self._waiting.put(None)
         if self._thread is not None:
             self._thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="synfin-encoder", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _wait_for_room(self) -> None:
         # A signal that comes just before the wait begins does not end it: its handler runs when the wait does.
@@ -73,10 +97,12 @@ class Encoder:
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
+            size, what = item
             try:
                 if self._failed is None and not self._given_up:
-                    self._write(*item)
+                    self._write(*what)
             except BaseException as error:
                 self._failed = error
-            del item  # its memory, before there is room for another
-            self._room.put(None)
+            del item, what  # their memory, before there is room for more
+            for _ in range(size):
+                self._room.put(None)

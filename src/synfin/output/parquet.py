@@ -12,6 +12,9 @@ from synfin.schema import Column
 
 #: Most rows in a Parquet row group: small enough for engines to skip and parallelise over (DuckDB's own size).
 ROW_GROUP_ROWS = 122_880
+#: Most batches that wait for their row group. A run that is asked for its rows every second brings small ones: beyond so
+#: many they become one.
+_MOST_HELD = 32
 _ZSTD_LEVEL = 1
 
 
@@ -79,28 +82,33 @@ def writer_options(chosen: dict[str, Encoding], statistics: list[str]) -> dict[s
 
 
 class Parquet:
-    """Parquet, with a page index. Row groups hold whole batches, as many as fit in ROW_GROUP_ROWS."""
+    """Parquet, with a page index. Row groups hold whole batches, as many as fit in `group_rows`."""
 
-    def __init__(self, sink: pa.NativeFile, layout: Layout):
+    def __init__(self, sink: pa.NativeFile, layout: Layout, group_rows: int = ROW_GROUP_ROWS):
         chosen = {field: encoding(column) for field, column in layout.origins.items()}
         statistics = [field for field, column in layout.origins.items() if has_statistics(column)]
         self._writer = pq.ParquetWriter(sink, layout.schema, **writer_options(chosen, statistics))
         self._schema = layout.schema
+        self._group_rows = group_rows
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        if self._held_rows + batch.num_rows > ROW_GROUP_ROWS:
+        if self._held_rows + batch.num_rows > self._group_rows:
             self._flush()
         self._held.append(batch)
         self._held_rows += batch.num_rows
+        if len(self._held) >= _MOST_HELD:
+            self._held = self._group().combine_chunks().to_batches()
 
     def _flush(self) -> None:
         if self._held_rows:
-            # One dictionary for the group: the writer would give up dictionary encoding where batches differ.
-            table = pa.Table.from_batches(self._held, self._schema).unify_dictionaries()
-            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            self._writer.write_table(self._group(), row_group_size=self._group_rows)
         self._held, self._held_rows = [], 0
+
+    def _group(self) -> pa.Table:
+        # One dictionary for the group: the writer would give up dictionary encoding where batches differ.
+        return pa.Table.from_batches(self._held, self._schema).unify_dictionaries()
 
     def close(self, metadata: dict[str, str]) -> None:
         self._flush()

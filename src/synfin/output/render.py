@@ -62,7 +62,7 @@ def endpoint(ip: str | None, port: int | None) -> str:
 def summary_text(summary: dict[str, Any]) -> str:
     """The summary of a run for people."""
     parts = [_head(summary), _connections(summary), _round_trips(summary["rtt"]), _worst(summary), _input(summary)]
-    parts.append(_accounting(summary["accounting"]))
+    parts.append(_accounting(summary["accounting"]) + _capture(summary.get("capture")))
     return "\n".join(line for part in parts if part for line in [*part, ""])
 
 
@@ -84,7 +84,7 @@ def _listed(label: str, counts: Iterable[tuple[str, int]]) -> list[str]:
 def _head(s: dict[str, Any]) -> list[str]:
     speed = f" ({s['packets_per_second']:,} packets/s)" if s["packets_per_second"] else ""
     live = not s["files"]
-    where = f"on {s['interfaces'][0]}" if live else f"in {number(s['files'], 'file')}"
+    where = f"on {', '.join(s['interfaces'])}" if live else f"in {number(s['files'], 'file')}"
     text = f"{number(s['packets'], 'packet')} {where}, {size(s['bytes_read'])}, in {s['seconds']:.2f} s"
     lines = textwrap.wrap(text + speed, WIDTH)
     if s["first_time_ns"] is not None and s["packets"]:
@@ -188,6 +188,21 @@ def _accounting(identity: dict[str, Any]) -> list[str]:
         text += " DOES NOT HOLD: please report this"
     return [line.replace("\0", " ") for line in _line("Packets", text)]
 
+
+def _capture(capture: dict[str, Any] | None) -> list[str]:
+    if capture is None:
+        return []
+    text = f"{capture['ring_packets']:,} = {capture['packets']:,}\0read + {capture['ring_drops']:,}\0dropped,\0ring\0full"
+    if not capture["holds"]:
+        text += " DOES NOT HOLD: please report this"
+    lines = [line.replace("\0", " ") for line in _line("Ring", text)]
+    before = {"by the interface": "interface_rx_dropped", "missed by the card": "interface_rx_missed", "by the host": "softnet_dropped"}
+    lines += _line("  lost before", ", ".join(f"{capture[name]:,} {what}" for what, name in before.items()))
+    clocks = capture["timestamps"]
+    return lines + _line("  stamped by", ", ".join(f"{_CLOCKS[clock]} ({name})" for name, clock in clocks.items()))
+
+
+_CLOCKS = {"hardware": "the card", "software": "the system"}
 
 #: Columns of the flow table that `first_rows` shows.
 HEAD_COLUMNS = (

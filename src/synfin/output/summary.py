@@ -134,6 +134,7 @@ def summarize(run: Run, servers: Servers, seconds: float, outputs: list[str]) ->
         "worst_servers": {failure: servers.worst(failure) for failure in FAILURES},
         "failing_servers": {failure: servers.failing(failure) for failure in FAILURES},
         "worst_servers_error": servers.error,
+        "capture": capture_report(run.report, stats["packets"]),
         "input": input_report(run.report),
         "accounting": {
             **identity,
@@ -168,6 +169,8 @@ def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
     }
     if run.source.drops is not None:
         metadata["capture_drops"] = str(run.source.drops)
+    if capture := capture_report(run.report, run.tracker.stats()["packets"]):
+        metadata["capture"] = json.dumps(capture)
     if not outcome.complete:
         metadata["reason"] = outcome.reason or ""
         if outcome.path is not None:
@@ -175,6 +178,21 @@ def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
         if outcome.offset is not None:
             metadata["offset"] = str(outcome.offset)
     return metadata
+
+
+def capture_report(report: Any, packets: int) -> dict[str, Any] | None:
+    """What became of packets before they were read, of a live run (`synfin.sources.losses.LiveReport`); else None.
+
+    `ring_packets` is the sum of `packets`, those that were read, and `ring_drops`; what was lost before the ring, and whose
+    clock stamped the packets of each interface, stands beside.
+    """
+    losses = getattr(report, "losses", None)
+    if not losses:
+        return None
+    lost = [vars(each) for each in losses.values()]
+    sums = {name: sum(each[name] for each in lost) for name in lost[0]}
+    holds = sums["ring_packets"] == packets + sums["ring_drops"]
+    return {"packets": packets, **sums, "holds": holds, "timestamps": dict(report.timestamps)}
 
 
 def input_report(report: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,13 +111,11 @@ class Output:
         self._encoder: Encoder | None = None
         self._old: list[Path] = []
         self._made: list[Path] = []
-        self._sinks: dict[str, Any] = {}
-        self._writers: dict[str, Any] = {}
+        self._files: dict[str, RowFile] = {}
         try:
             for table, path in self._places().items():
-                self._sinks[table] = sink = _sink(path)
-                self._writers[table] = guarded(sink.name, FORMATS[target.format], sink.file, layouts[table])
-            if not any(sink.may_block for sink in self._sinks.values()):
+                self._files[table] = RowFile(path, FORMATS[target.format], layouts[table])
+            if not any(file.may_block for file in self._files.values()):
                 self._encoder = Encoder(self._encode)
         except BaseException:
             self.abort()
@@ -125,7 +124,7 @@ class Output:
     @property
     def names(self) -> list[str]:
         """The names under which the rows appear."""
-        return [sink.name for sink in self._sinks.values()]
+        return [file.name for file in self._files.values()]
 
     def write(self, table: str, block: Block) -> None:
         """Add rows to a table. What fails is told at once or by a later call: ExportError; BrokenPipeError when the reader
@@ -137,19 +136,17 @@ class Output:
             self._encode(table, block)
 
     def _encode(self, table: str, block: Block) -> None:
-        guarded(self._sinks[table].name, self._writers[table].write, self._layouts[table].batch(block))
+        self._files[table].write(self._layouts[table].batch(block))
 
     def commit(self, metadata: dict[str, str]) -> None:
         """Complete all files, give them their names, and remove what `overwrite` replaces."""
         if self._encoder:
             self._encoder.finish()
-        for table, writer in self._writers.items():
-            guarded(self._sinks[table].name, writer.close, metadata)
-        for sink in self._sinks.values():
-            guarded(sink.name, sink.finish)
-        for sink in self._sinks.values():
-            guarded(sink.name, sink.rename)
-        new = {sink.name for sink in self._sinks.values()}
+        for file in self._files.values():
+            file.finish(metadata)
+        for file in self._files.values():
+            file.rename()
+        new = set(self.names)
         for path in self._old:
             if str(path) not in new:
                 path.unlink(missing_ok=True)
@@ -158,10 +155,8 @@ class Output:
         """Leave everything as it was before the run."""
         if self._encoder:
             self._encoder.close()
-        for writer in self._writers.values():
-            writer.discard()
-        for sink in self._sinks.values():
-            sink.discard()
+        for file in self._files.values():
+            file.discard()
         for folder in reversed(self._made):
             with suppress(OSError):
                 folder.rmdir()
@@ -185,6 +180,61 @@ class Output:
         return {table: target.path / table / f"part-{number:05d}.{target.format}" for table in target.tables}
 
 
+class RowFile:
+    """The rows of one table on their way into one file, which gets its name when it is complete, or to standard output.
+
+    Parameters
+    ----------
+    path : the file's name; None for standard output. Or the opened file itself.
+    format : makes the writer of a format (`synfin.output.formats.FORMATS`) of a pyarrow file and the layout.
+
+    Raises
+    ------
+    ExportError : it cannot be written; so do all methods but `discard`.
+    """
+
+    def __init__(
+        self, path: Path | StoredPath | AsideFile | None, format: Callable[[pa.NativeFile, Layout], Any], layout: Layout
+    ):
+        self._sink = path if isinstance(path, AsideFile) else _sink(path)
+        try:
+            self._writer = self._guarded(format, self._sink.file, layout)
+        except BaseException:
+            self._sink.discard()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The name that it gets."""
+        return self._sink.name
+
+    @property
+    def may_block(self) -> bool:
+        """Whether a write may take for ever: a pipe, a device."""
+        return self._sink.may_block
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._guarded(self._writer.write, batch)
+
+    def finish(self, metadata: dict[str, str]) -> None:
+        """Complete the file: everything is on disk, still under a hidden name."""
+        self._guarded(self._writer.close, metadata)
+        self._guarded(self._sink.finish)
+
+    def rename(self) -> None:
+        """Give the complete file its name."""
+        self._guarded(self._sink.rename)
+
+    def discard(self) -> None:
+        """Remove what has no name yet."""
+        self._writer.discard()
+        self._sink.discard()
+
+    def _guarded(self, call: Any, *arguments: Any) -> Any:
+        return guarded(self._sink.name, call, *arguments)
+
+
 def _sink(path: Path | StoredPath | None) -> StandardOutput | AsideFile | StoredAside:
     if path is None:
         return StandardOutput()
@@ -202,13 +252,16 @@ def _parts(folder: Path | StoredPath) -> list[tuple[Path, re.Match[str]]]:
 
 
 class AsideFile:
-    """A file written under a hidden name in its own folder. A device or pipe is written straight."""
+    """A file written under a hidden name in its own folder, or in another one of the same file system. A device or pipe is
+    written straight.
+    """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, folder: Path | None = None):
         self.name = str(path)
         self._path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
         self.may_block = self._path.exists() and not self._path.is_file()
-        self._aside = None if self.may_block else self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        hidden = (folder or self._path.parent) / f".{self._path.name}.{os.getpid()}.tmp"
+        self._aside = None if self.may_block else hidden
         self.file = guarded(self.name, self._open)
 
     def _open(self) -> pa.NativeFile:
@@ -222,14 +275,14 @@ class AsideFile:
         """Everything on disk, still under the hidden name."""
         self.file.close()
         if self._aside:
-            _sync(self._aside)
+            sync(self._aside)
 
     def rename(self) -> None:
         """The final name, on disk as well."""
         if self._aside:
             os.replace(self._aside, self._path)
             self._aside = None
-            _sync(self._path.parent)
+            sync(self._path.parent)
 
     def discard(self) -> None:
         """Remove what was written under the hidden name."""
@@ -288,7 +341,8 @@ class _Pipe:
         """Standard output stays open."""
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -297,6 +351,7 @@ def _sync(path: Path) -> None:
 
 
 def guarded(name: str, call: Any, *arguments: Any) -> Any:
+    """Call; what the system refuses is an ExportError that says what cannot be written and why."""
     try:
         return call(*arguments)
     except BrokenPipeError:

@@ -34,6 +34,7 @@ cdef struct ClockEvent:
     int64_t before_ns        # the timestamp as captured (outlier), or the clock before
     int64_t after_ns
     int32_t file_id
+    int32_t interface_id
     uint8_t kind
 
 cdef struct ClockLog:
@@ -74,6 +75,7 @@ cdef inline void clock_note(ClockLog* log, uint8_t kind, const PacketRef* p, int
     event.before_ns = before_ns
     event.after_ns = after_ns
     event.file_id = p.file_id
+    event.interface_id = p.interface_id
     event.kind = kind
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
 from functools import lru_cache
 from typing import Any
 
 from synfin.errors import ConfigError
 
-_SNAPLEN = 262_144
+WHOLE = 262_144  # what a program returns for a packet that it takes: how many bytes of it to keep (pcap(3PCAP): any)
 _ANY_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN
 _OPTIMIZE = 1
 _MISSING = (
@@ -21,11 +22,16 @@ _DLT = {100: 11, 101: 12, 14: 12, 106: 19}
 _USUAL = (1, 101, 113, 105)
 
 
+class LibpcapMissing(ConfigError):
+    """libpcap is not installed."""
+
+
 class _Instruction(ctypes.Structure):
     _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint32))
 
 
 _RETURN_0 = bytes(_Instruction(0x06, 0, 0, 0))
+_PROBE_BYTES = 1 << 16  # ring of the handle that is opened to compile for an interface
 _REJECTS_ALL = "expression rejects all packets"  # libpcap's complaint where an expression cannot hold
 
 
@@ -43,9 +49,13 @@ def _libpcap() -> Any:
         if library is not None:
             break
     else:
-        raise ConfigError(_MISSING)
+        raise LibpcapMissing(_MISSING)
     library.pcap_open_dead.restype = ctypes.c_void_p
     library.pcap_open_dead.argtypes = (ctypes.c_int, ctypes.c_int)
+    library.pcap_create.restype = ctypes.c_void_p
+    library.pcap_create.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+    library.pcap_set_snaplen.argtypes = library.pcap_set_buffer_size.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    library.pcap_activate.argtypes = library.pcap_datalink.argtypes = (ctypes.c_void_p,)
     library.pcap_compile.argtypes = (
         ctypes.c_void_p, ctypes.POINTER(_Program), ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32,
     )  # fmt: skip
@@ -60,11 +70,15 @@ def _libpcap() -> Any:
 
 def _compile(expression: str, link_type: int) -> bytes | str:
     """The program, or libpcap's complaint."""
-    library = _libpcap()
-    handle = library.pcap_open_dead(_DLT.get(link_type, link_type), _SNAPLEN)
+    handle = _libpcap().pcap_open_dead(_DLT.get(link_type, link_type), WHOLE)
     if not handle:
         raise MemoryError("no memory for a filter")
-    program = _Program()
+    return _compile_on(handle, expression)
+
+
+def _compile_on(handle: int, expression: str) -> bytes | str:
+    # Closes the handle.
+    library, program = _libpcap(), _Program()
     try:
         if library.pcap_compile(handle, ctypes.byref(program), expression.encode(), _OPTIMIZE, _ANY_NETMASK) < 0:
             return library.pcap_geterr(handle).decode("utf-8", "replace")
@@ -73,6 +87,40 @@ def _compile(expression: str, link_type: int) -> bytes | str:
         return code
     finally:
         library.pcap_close(handle)
+
+
+def compile_for_kernel(expression: str, interface: str, link_type: int) -> bytes:
+    """The program that the kernel is to run for packets of an interface of this host.
+
+    The kernel takes a VLAN tag off before it asks the filter. For an open interface libpcap knows that, and lets `vlan`
+    look at the tag where the kernel keeps it; so it opens the interface for a moment.
+
+    Raises
+    ------
+    ConfigError : libpcap does not take the expression for this link type, or is not installed (`LibpcapMissing`).
+    """
+    if "\0" in expression:
+        raise ConfigError("the filter expression holds a NUL")
+    handle = _open_interface(interface, link_type)
+    code = _compile_on(handle, expression) if handle else _compile(expression, link_type)
+    if code == _REJECTS_ALL:
+        return _RETURN_0
+    if isinstance(code, str):
+        raise ConfigError(f"filter {expression!r}: {code}")
+    return code
+
+
+def _open_interface(interface: str, link_type: int) -> int | None:
+    # None where libpcap does not see frames of that link type there: it has no raw IP of an interface.
+    library = _libpcap()
+    handle: int | None = library.pcap_create(os.fsencode(interface), ctypes.create_string_buffer(256))
+    if handle:
+        library.pcap_set_snaplen(handle, WHOLE)
+        library.pcap_set_buffer_size(handle, _PROBE_BYTES)
+        if library.pcap_activate(handle) >= 0 and library.pcap_datalink(handle) == _DLT.get(link_type, link_type):
+            return handle
+        library.pcap_close(handle)
+    return None
 
 
 class Filter:

@@ -1,94 +1,94 @@
-"""Packets of a Linux network interface: AF_PACKET with a TPACKET_V3 ring."""
+"""Packets of Linux network interfaces as they come: AF_PACKET with TPACKET_V3 rings."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
-import mmap
-import os
 import select
 import socket
-import struct
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from synfin._core.batch import PacketBatch
-from synfin.errors import CaptureOpenError
-from synfin.sources.report import BrokenFile, ClockIncident, InputReport
-from synfin.sources.ring import Ring
+from synfin.errors import CaptureOpenError, ConfigError
+from synfin.sources.bpf import KernelFilter
+from synfin.sources.links import Link, Links
+from synfin.sources.losses import InterfaceLosses, LiveReport, Losses, SoftnetDrops
+from synfin.sources.packet_socket import Listening, PacketSocket
+from synfin.sources.report import BrokenFile, ClockIncident, InterfaceIncident
+from synfin.sources.ring import Ring, RingMerge
+
+if TYPE_CHECKING:
+    from synfin.sources.fanout import FanoutGroup
 
 RING_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
-#: The kernel hands over a block that is not full after so long.
 BLOCK_TIMEOUT_MS = 20
-_IDLE_MS = 100  # how long `fill` waits for packets
-_FRAME_BYTES = 2048  # the kernel wants one; blocks of version 3 hold frames of any length
-
-# linux/if_packet.h, linux/if_ether.h, linux/sockios.h, asm/socket.h, linux/filter.h; Python's socket has few of them.
-_SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION, _PACKET_IGNORE_OUTGOING = 1, 5, 6, 10, 23
-_TPACKET_V3 = 2
-_PACKET_MR_PROMISC = 1
-_ETH_P_ALL = 3
-_SIOCGIFHWADDR = 0x8927
-_SO_ATTACH_FILTER = 26
-_BPF_RETURN = 0x06
-
-_ETHERNET, _RAW_IP = 1, 101  # LINKTYPE_*
-#: ARPHRD_* of linux/if_arp.h whose frames begin with an Ethernet header.
-_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
-#: And those that carry IP behind headers which differ (PPP, HDLC, InfiniBand, tunnels) or behind none (tun, raw IP).
-#: Their sockets are cooked: the kernel, which knows the header, takes it off.
-_ARPHRD_IP = {32, 512, 513, 519, 768, 769, 776, 778, 823, 65534}
+#: Bytes of each packet that enter the ring: more than the headers of a segment take in any tunnel that is in use.
+SNAPLEN = 512
+_IDLE_NS = 100_000_000  # how long `fill` waits for packets
+_COUNT_SECONDS = 0.02  # how often the kernel is asked what it dropped, while packets come
+_LOOK_SECONDS = 1.0  # how often interfaces, their counters and the system's clock are looked at
+_LOOK_FOR_SECONDS = 0.1  # and an interface that is not there
+_TIMER_NS = 10_000_000  # the kernel's timers may be so late: many count in hundredths of a second
+_CLOCK_STEP_NS = 100_000_000  # the system's clock is slewed by less between two looks
 
 
-@dataclass
-class LiveReport(InputReport):
-    """What happened on the interface. `kernel_packets` counts what the kernel had for the ring, `drops` included;
-    `freezes` how often the ring was full.
-    """
+class _Tap:
+    """One interface of the run: its socket, what is known of it, what it lost."""
 
-    interface: str = ""
-    kernel_packets: int = 0
-    drops: int = 0
-    freezes: int = 0
+    def __init__(self, link: Link, how: Listening):
+        self.name = link.name
+        self.how = how
+        self.link = link
+        self.losses = InterfaceLosses(link)
+        self.socket = PacketSocket(link, how)
+        self.ring = Ring(self.socket.memory, how.block_bytes, self.socket.link_type)
+        self.there = True
+        self.refused = 0  # the index of an interface of that name that could not be listened on
+        self.accepts = how.fanout is None  # else once all workers have joined
 
     @property
-    def warnings(self) -> list[str]:
-        """Sentences for the end of a run."""
-        lines = super().warnings
-        if self.drops:
-            share = 100 * self.drops / max(self.kernel_packets, 1)
-            lines.insert(
-                0,
-                f"{self.interface}: the ring was full and the kernel dropped {self.drops:,} of "
-                f"{self.kernel_packets:,} packets ({share:.2g} %); make it larger (--ring)",
-            )
-        return lines
+    def up(self) -> bool:
+        return self.there and self.link.carrier
+
+    def accept(self) -> None:
+        if not self.accepts and self.how.fanout and self.how.fanout.is_complete(self.link.index):
+            self.socket.accept()
+            self.accepts = True
+
+    def count(self) -> None:
+        self.losses.add_ring(*self.socket.counted())
 
 
 class LiveInput:
-    """Packets of a network interface as they come, both directions, stamped by the kernel in nanoseconds.
+    """Packets of network interfaces as they come, both directions, stamped in nanoseconds.
 
     Parameters
     ----------
-    interface : its name.
-    ring_bytes, block_bytes : size of the ring and of its blocks. Each block is handed over when it is full or after
-        BLOCK_TIMEOUT_MS; packets that come while no block is free are dropped and counted.
+    interfaces : their names; those of one tap.
+    ring_bytes, block_bytes : size of each interface's ring and of its blocks. A block is handed over when it is full or
+        after `block_timeout_ms`; packets that come while no block is free are dropped and counted.
+    snaplen : bytes of each packet that enter the ring; None for all.
+    filter : which packets do: an expression, or a program (`synfin.sources.bpf.KernelFilter`); None for all.
+    promiscuous : also packets that are for others, while this is open.
+    timestamps : ``auto``, ``hardware`` or ``software`` (`synfin.sources.timestamps.stamp_by`).
+    fanout : the workers that share the packets, each with a LiveInput of its own, made one after the other; None for one.
+        Packets come when all have been made.
     seconds : end the input after so long; None to go on until `stop`.
 
     Raises
     ------
-    CaptureOpenError : no such interface, no right to listen on it, not Linux; one line that says what to do.
+    CaptureOpenError : no such interface, it is down, no right to listen on it, not Linux; one line that says what to do.
+    ConfigError : a filter or a size that cannot be used.
 
     Attributes
     ----------
     files : empty: packets of an interface have neither file nor number.
-    interfaces : the interface's name.
-    drops : packets that the kernel dropped because the ring was full.
+    interfaces : their names.
+    drops : packets that the kernel dropped because a ring was full.
 
     Notes
     -----
@@ -96,31 +96,72 @@ class LiveInput:
     that gave out its last packet, that is, when that packet has been tracked.
 
     The clock is that of one source (clock.pxd). While nothing comes, `fill` gives empty batches, and the clock follows
-    the one that stamps the packets (CLOCK_REALTIME), less the block timeout: an earlier packet would have come.
+    the one that stamps the packets, less the block timeout: an earlier packet would have come. That clock is read with
+    the last packets; between packets time passes as CLOCK_BOOTTIME tells, so that a step of the system's clock reaches
+    the tracker with packets, and is judged there, or not at all.
+
+    An interface that is set down, or removed and made again, is waited for. Its ring is read to its end before the next
+    one takes its place; what passes until then is lost, and no counter has it.
     """
 
     def __init__(
-        self, interface: str, *, ring_bytes: int = RING_BYTES, block_bytes: int = BLOCK_BYTES, seconds: float | None = None
+        self,
+        interfaces: Sequence[str],
+        *,
+        ring_bytes: int = RING_BYTES,
+        block_bytes: int = BLOCK_BYTES,
+        block_timeout_ms: int = BLOCK_TIMEOUT_MS,
+        snaplen: int | None = SNAPLEN,
+        filter: str | bytes | None = None,
+        promiscuous: bool = True,
+        timestamps: str = "auto",
+        fanout: FanoutGroup | None = None,
+        seconds: float | None = None,
     ):
+        self.interfaces = [interfaces] if isinstance(interfaces, str) else list(interfaces)
         self.files: list[str] = []
-        self.outside = 0
-        self.interfaces = [interface]
+        self.outside = self.drops = 0
         self.bytes_total = None
-        self._report = LiveReport(interface=interface)
-        self._ending = False
-        self._ended = False
-        blocks = max(ring_bytes // block_bytes, 2)
-        self._socket, link_type, loopback = _listen(interface, block_bytes, blocks)
-        try:
-            with _told(interface, "its ring cannot be mapped"):
-                self._memory = mmap.mmap(self._socket.fileno(), blocks * block_bytes)
-            self._ring = Ring(self._memory, block_bytes, link_type, loopback)
-        except BaseException:
-            self._socket.close()
-            raise
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN | select.POLLERR)
+        self._report = LiveReport()
+        self._ending = self._ended = False
+        self._accepts = fanout is None
+        self._clock_events = 0
+        self._timeout_ns = block_timeout_ms * 1_000_000 + _TIMER_NS
+        how = Listening(ring_bytes, block_bytes, block_timeout_ms, KernelFilter(filter, snaplen), promiscuous, timestamps, fanout)
+        self._place = fanout.take_place() if fanout else 0
+        self._open(how)
+        self._ring = RingMerge([tap.ring for tap in self._taps], self._timeout_ns)
+        self._softnet = SoftnetDrops()
+        self._since_boot = _since_boot()
+        self._stamps_since_boot = self._since_boot  # less the clock of the host's start, as _since_boot
+        self._drained = self._count_at = 0.0
+        self._look_at = time.monotonic() + _LOOK_SECONDS
         self._until = None if seconds is None else time.monotonic() + seconds
+
+    def _open(self, how: Listening) -> None:
+        _check(self.interfaces)
+        self._taps: list[_Tap] = []
+        try:
+            self._links = Links()
+        except OSError as error:
+            raise CaptureOpenError(f"cannot listen on {self.interfaces[0]}: no rtnetlink here ({error.strerror})") from error
+        try:
+            for name in self.interfaces:
+                self._taps.append(_Tap(_find(self._links, name), how))
+            self._agree_on_clock()
+        except BaseException:
+            self._close()
+            raise
+
+    def _agree_on_clock(self) -> None:
+        # Packets of one tap are put in order by their stamps.
+        if len(set(self.timestamps.values())) > 1:
+            for tap in self._taps:
+                tap.socket.stamp_by_system()
+
+    def listen(self) -> None:
+        """Let packets into the rings, where workers share them and all have joined; else the first `fill` does."""
+        self._look()
 
     def fill(self, batch: PacketBatch) -> bool:
         """Replace the batch's packets by the next ones, at most 256; False when the input has ended.
@@ -131,71 +172,156 @@ class LiveInput:
         self._ring.begin(batch)
         if self._ended:
             return False
-        left_ms = float(_IDLE_MS)
-        if self._until is not None:
-            left_ms = min((self._until - time.monotonic()) * 1000, left_ms)
-            if left_ms <= 0:
-                self.stop()
-        if self._walk(batch):
+        now = time.monotonic()
+        if self._until is not None and now >= self._until:
+            self.stop()
+        if now >= self._look_at or not self._accepts:
+            self._look()
+        past_ns = self._past_ns()
+        if self._ring.walk(batch, past_ns):
+            if now >= self._count_at:
+                self._count(now)
             return True
         # Packets that came before the end stand in the open block, which is handed over after the block timeout.
         ending = self._ending
-        self._wait(2 * BLOCK_TIMEOUT_MS if ending else left_ms)
-        now_ns = time.time_ns()
-        if not self._walk(batch):
+        self._wait(2 * self._timeout_ns if ending else self._left_ns(now, past_ns))
+        past_ns = self._past_ns()
+        if self._ring.walk(batch, None if ending else past_ns):
+            self._count(now)
+        else:
             self._ring.settle(batch)
-            self._ring.idle(now_ns - BLOCK_TIMEOUT_MS * 1_000_000)
+            self._ring.idle(past_ns)
             self._count_drops()
-            self._ended = ending or self._ring.failed is not None
+            self._ended = ending or self._is_broken()
+            if self._ended:
+                self._look()
         return len(batch) > 0 or not self._ended
 
-    def _walk(self, batch: PacketBatch) -> bool:
-        before = self._ring.blocks_given_back
-        found = self._ring.walk(batch)
-        if self._ring.failed and not self._report.broken:
-            self._break("unreadable", self._ring.failed)
-        if self._ring.blocks_given_back != before:
-            self._count_drops()
-        return found
+    def _past_ns(self) -> int:
+        # What was stamped before has been handed over.
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._stamps_since_boot - self._timeout_ns
 
-    def _wait(self, left_ms: float) -> None:
-        for _, events in self._poll.poll(max(left_ms, 1)):
+    def _left_ns(self, now: float, past_ns: int) -> int:
+        # How long nothing but a packet needs us.
+        left = _IDLE_NS if self._until is None else min(_IDLE_NS, int((self._until - now) * 1e9))
+        held_ns = self._ring.held_ns
+        return left if held_ns is None else min(left, held_ns - past_ns, self._timeout_ns)
+
+    def _count(self, now: float) -> None:
+        # With packets, and seldom: what the kernel dropped, and where the clock that stamps them stands.
+        self._count_at = now + _COUNT_SECONDS
+        self._count_drops()
+        card = self._taps[0].socket.timestamps == "hardware"
+        clock_ns = self._ring.clock_ns if card else time.time_ns()
+        self._stamps_since_boot = clock_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def _is_broken(self) -> bool:
+        failed = self._ring.failed
+        if failed and not self._report.broken:
+            self._report.broken.append(BrokenFile(self.interfaces[0], None, failed, "unreadable"))
+            self.stop()
+        return failed is not None
+
+    def _wait(self, left_ns: int) -> None:
+        # A ring whose packets wait for another one would be ready at once: only the empty ones are worth asking.
+        poll = select.poll()
+        for which in self._ring.empty:
+            poll.register(self._taps[which].socket, select.POLLIN | select.POLLERR)
+        for _, events in poll.poll(max(left_ns / 1e6, 1)):
             if events & ~select.POLLIN:
-                reason = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if reason and not self._report.broken:
-                    down = reason in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
-                    self._break("stopped", "the interface went down" if down else os.strerror(reason).lower())
-
-    def _break(self, kind: str, reason: str) -> None:
-        self._report.broken.append(BrokenFile(self.interfaces[0], None, reason, kind))
-        self.stop()
+                self._look()  # the kernel says that an interface is no longer there, or down
+                return
 
     def _count_drops(self) -> None:
-        # Reading sets the kernel's counters to zero; its count of packets includes those dropped.
-        counted = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
-        packets, drops, freezes = struct.unpack("III", counted)
-        self._report.kernel_packets += packets
-        self._report.drops += drops
-        self._report.freezes += freezes
+        for tap in self._taps:
+            tap.count()
+        self.drops = sum(tap.losses.drops for tap in self._taps)
+
+    def _look(self) -> None:
+        # What no packet tells: interfaces, their counters, the system's clock.
+        for tap in self._taps:
+            fell = tap.socket.error() == errno.ENETDOWN
+            if tap.there:
+                with contextlib.suppress(OSError):  # no answer: at the next look
+                    self._see(tap, self._links.numbered(tap.link.index), fell)
+            elif time.monotonic() >= self._drained and not tap.ring.ready:
+                self._open_again(tap)
+            tap.accept()
+            if self._ending:
+                tap.socket.refuse()
+        self._accepts = all(tap.accepts for tap in self._taps)
+        since_boot = _since_boot()
+        if since_boot and self._since_boot and abs(step := since_boot - self._since_boot) > _CLOCK_STEP_NS:
+            self._note("clock set", self._taps[0], step)
+        self._since_boot = since_boot or self._since_boot
+        gone = not all(tap.there for tap in self._taps)
+        self._look_at = time.monotonic() + (_LOOK_FOR_SECONDS if gone else _LOOK_SECONDS)
+
+    def _see(self, tap: _Tap, link: Link | None, fell: bool) -> None:
+        was_up = tap.up
+        if link is None:
+            tap.there = False
+            self._drained = time.monotonic() + 2 * self._timeout_ns / 1e9
+            self._note("removed", tap)
+            return
+        tap.link = link
+        tap.losses.see(link)
+        if fell and was_up and tap.up:
+            self._note("down", tap)
+            self._note("up", tap)
+        elif tap.up != was_up:
+            self._note("up" if tap.up else "no carrier" if link.up else "down", tap)
+
+    def _open_again(self, tap: _Tap) -> None:
+        # The old ring is empty by now. A socket of a new interface, because that may have another link layer.
+        link, fanout = self._links.named(tap.name), tap.how.fanout
+        if link is None or (fanout and not (link.up and fanout.is_turn(link.index, self._place))):
+            return
+        try:
+            new = PacketSocket(link, tap.how)
+        except (OSError, ConfigError) as error:
+            if tap.refused != link.index:  # told once, tried at every look
+                tap.refused = link.index
+                self._note("refused", tap, reason=str(error))
+            return
+        tap.count()
+        tap.ring.map(new.memory, tap.how.block_bytes, new.link_type)
+        tap.socket.close()
+        tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
+        tap.losses.see(link)
+        self._agree_on_clock()
+        self._note("made again", tap)
+
+    def _note(self, kind: str, tap: _Tap, step_ns: int = 0, reason: str = "") -> None:
+        self._report.note(InterfaceIncident(kind, tap.name, time.time_ns(), step_ns, reason))
 
     def stop(self) -> None:
-        """End the input: no further packet enters the ring, and `fill` gives those that have. For signal handlers, too."""
+        """End the input: no further packet enters the rings, and `fill` gives those that have. For signal handlers, too."""
         if self._ending:
             return
         self._ending = True
-        refuse = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
-        program = struct.pack("HP", 1, ctypes.addressof(refuse))  # struct sock_fprog
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        for tap in self._taps:
+            with contextlib.suppress(OSError):  # closed meanwhile, by another thread
+                tap.socket.refuse()
 
     @property
     def idle_clock_ns(self) -> int:
         """The input clock (ns since 1970); 0 before the first packet."""
         return self._ring.clock_ns
 
+    def losses(self) -> dict[str, Losses]:
+        """What was lost so far, by interface, and by the host under the empty name; at most a second old."""
+        return {tap.name: tap.losses.losses for tap in self._taps} | {"": Losses(softnet_dropped=self._softnet.count)}
+
     @property
-    def drops(self) -> int:
-        """Packets that the kernel dropped so far because the ring was full."""
-        return self._report.drops
+    def interface_up(self) -> dict[str, bool]:
+        """Whether each interface is there, switched on and has a carrier; at most a second old."""
+        return {tap.name: tap.up for tap in self._taps}
+
+    @property
+    def timestamps(self) -> dict[str, str]:
+        """Whose clock stamps the packets, by interface: ``hardware`` or ``software``."""
+        return {tap.name: tap.socket.timestamps for tap in self._taps}
 
     @property
     def bytes_read(self) -> int:
@@ -205,15 +331,25 @@ class LiveInput:
     @property
     def report(self) -> LiveReport:
         """What happened so far; final when `fill` has returned False."""
+        self._report.losses = self.losses()
+        self._report.timestamps = self.timestamps
+        by_card = [tap for tap in self._taps if tap.socket.timestamps == "hardware"]
+        self._report.system_stamps = {tap.name: tap.ring.packets - tap.ring.card_stamps for tap in by_card}
         self._report.clock_counts = self._ring.clock_counts
-        self._report.incidents = [ClockIncident(kind, self.interfaces[0], *rest) for kind, *rest in self._ring.clock_events]
+        events = self._ring.clock_events
+        self._report.incidents += [ClockIncident(kind, self.interfaces[which], *rest) for kind, which, *rest in events[self._clock_events :]]
+        self._clock_events = len(events)
         return self._report
 
     def close(self) -> None:
-        """Close socket and ring. The packets of the last batch are void afterwards."""
-        self._ring.close()
-        self._memory.close()
-        self._socket.close()
+        """Close sockets and rings. The packets of the last batch are void afterwards."""
+        self._close()
+
+    def _close(self) -> None:
+        for tap in self._taps:
+            tap.ring.close()
+            tap.socket.close()
+        self._links.close()
 
     def __enter__(self) -> LiveInput:
         return self
@@ -222,82 +358,28 @@ class LiveInput:
         self.close()
 
 
-@contextmanager
-def _told(interface: str, what: str) -> Iterator[None]:
-    # The system's refusal as one line.
-    try:
-        yield
-    except OSError as error:
-        raise CaptureOpenError(f"cannot listen on {interface}: {what} ({error.strerror})", interface) from error
-
-
-def _listen(interface: str, block_bytes: int, blocks: int) -> tuple[socket.socket, int, bool]:
-    """A packet socket with a ring, bound to the interface; its link type; whether that is the loopback interface.
-
-    The socket is made without a protocol and bound last, so that no packet comes before the ring is there, and none of
-    another interface.
-    """
+def _check(interfaces: list[str]) -> None:
+    if not interfaces or len(set(interfaces)) < len(interfaces):
+        raise ConfigError("name each interface once, and at least one")
     if not hasattr(socket, "AF_PACKET"):
-        raise CaptureOpenError(f"cannot listen on {interface}: live capture needs Linux, and this is {sys.platform}", interface)
-    index, hardware = _look_up(interface)
-    ethernet = hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
-    sock = _packet_socket(interface, socket.SOCK_RAW if ethernet else socket.SOCK_DGRAM)
-    try:
-        with _told(interface, "the kernel has no TPACKET_V3 (Linux 3.2 or newer)"):
-            sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-        frames = block_bytes // _FRAME_BYTES
-        request = struct.pack("7I", block_bytes, blocks, _FRAME_BYTES, frames * blocks, BLOCK_TIMEOUT_MS, 0, 0)
-        with _told(interface, f"no ring of {blocks * block_bytes:,} bytes"):
-            sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-        with _told(interface, "it cannot be made promiscuous"):
-            membership = struct.pack("iHH8s", index, _PACKET_MR_PROMISC, 0, b"")
-            sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
-        if hardware == _ARPHRD_LOOPBACK:
-            # What the host sends to itself passes twice. A kernel before 4.20 cannot leave one out: then the walk does.
-            try:
-                sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            except OSError as error:
-                if error.errno != errno.ENOPROTOOPT:
-                    raise
-        with _told(interface, "binding failed"):
-            sock.bind((interface, _ETH_P_ALL))
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN:
-            raise CaptureOpenError(f"cannot listen on {interface}: it is down; ip link set {interface} up", interface)
-    except BaseException:
-        sock.close()
-        raise
-    return sock, _ETHERNET if ethernet else _RAW_IP, hardware == _ARPHRD_LOOPBACK
+        raise CaptureOpenError(
+            f"cannot listen on {interfaces[0]}: live capture needs Linux, and this is {sys.platform}", interfaces[0]
+        )
 
 
-def _look_up(interface: str) -> tuple[int, int]:
-    """Number and hardware type (ARPHRD_*) of an interface."""
-    from fcntl import ioctl
-
-    try:
-        index = socket.if_nametoindex(interface)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control:  # any socket serves
-            answer = ioctl(control, _SIOCGIFHWADDR, struct.pack("16s24x", os.fsencode(interface)))
-    except (OSError, ValueError) as error:
+def _find(links: Links, name: str) -> Link:
+    link = links.named(name)
+    if link is None:
         known = ", ".join(name for _, name in socket.if_nameindex()[:12])
-        raise CaptureOpenError(f"there is no interface {interface!r}; there are {known or 'none'}", interface) from error
-    hardware = struct.unpack_from("H", answer, 16)[0]
-    if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK, *_ARPHRD_IP):
-        raise CaptureOpenError(
-            f"cannot listen on {interface}: its link layer (ARPHRD {hardware}) is not decoded; Ethernet, loopback, PPP, "
-            "tun and IP tunnels are", interface,
-        )  # fmt: skip
-    return index, hardware
+        raise CaptureOpenError(f"there is no interface {name!r}; there are {known or 'none'}", name)
+    if not link.up:
+        raise CaptureOpenError(f"cannot listen on {name}: it is down; ip link set {name} up", name)
+    return link
 
 
-def _packet_socket(interface: str, kind: int) -> socket.socket:
-    try:
-        return socket.socket(socket.AF_PACKET, kind, 0)
-    except PermissionError as error:
-        program = os.path.realpath(sys.executable)
-        raise CaptureOpenError(
-            f"cannot listen on {interface}: CAP_NET_RAW is missing; run with sudo, give it to this Python "
-            f"(sudo setcap cap_net_raw+ep {program}), or as an ambient capability (systemd: AmbientCapabilities=CAP_NET_RAW)",
-            interface,
-        ) from error
-    except OSError as error:
-        raise CaptureOpenError(f"cannot listen on {interface}: no packet sockets here ({error.strerror})", interface) from error
+def _since_boot() -> int:
+    # The system's clock less the time since the host started; 0 where too much time passed between the two to tell.
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = time.time_ns()
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return now - after if after - before < _CLOCK_STEP_NS // 10 else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 from synfin.errors import CaptureFormatError
 
@@ -76,6 +77,40 @@ class ClockIncident:
 
 
 @dataclass(frozen=True)
+class InterfaceIncident:
+    """Something that happened to an interface, or to the clock that stamps its packets.
+
+    Parameters
+    ----------
+    kind : ``down``, ``no carrier``, ``removed``, ``up``, ``made again``, ``refused`` (it was made again, and cannot be
+        listened on) or ``clock set``.
+    time_ns : when it was noticed, by the system's clock (ns since 1970).
+    step_ns : for ``clock set``: by how much, negative for back.
+    reason : for ``refused``: why.
+    """
+
+    kind: str
+    interface: str
+    time_ns: int
+    step_ns: int = 0
+    reason: str = ""
+
+    _SAYS: ClassVar[dict[str, str]] = {
+        "down": "it was set down",
+        "no carrier": "it lost its carrier",
+        "removed": "it was removed",
+        "up": "it is up again",
+        "made again": "there is a new interface of that name, and the run goes on with it",
+    }
+
+    def __str__(self) -> str:
+        what = self._SAYS.get(self.kind, self.reason)
+        if self.kind == "clock set":
+            what = f"the system's clock was set {'back' if self.step_ns < 0 else 'ahead'} by {abs(self.step_ns) / 1e9:.3f} s"
+        return f"{self.interface}, {instant(self.time_ns)}: {what}"
+
+
+@dataclass(frozen=True)
 class Border:
     """A gap or an overlap between two files: its length, the earlier-ending and the later-beginning file."""
 
@@ -96,7 +131,7 @@ class InputReport:
     duplicates : (path, path of the same capture).
     broken : captures that end early or are damaged, and named files that are no captures.
     left_out : captures of a rotated set that were not read, because they lie outside the window of time.
-    clock_counts : outliers, jumps and steps, by name; `incidents` holds the first 256.
+    clock_counts : outliers, jumps and steps, by name; `incidents` holds the first 256, and what happened to interfaces.
     """
 
     strict: bool = False
@@ -106,7 +141,7 @@ class InputReport:
     broken: list[BrokenFile] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     clock_counts: dict[str, int] = field(default_factory=lambda: {"outlier": 0, "jump": 0, "step": 0})
-    incidents: list[ClockIncident] = field(default_factory=list)
+    incidents: list[ClockIncident | InterfaceIncident] = field(default_factory=list)
 
     @property
     def time_outliers(self) -> int:
@@ -173,7 +208,8 @@ class InputReport:
                 lines.append(f"{count} between files; the longest, {seconds:.6f} s: {worst.before} and {worst.after}")
         lines += [f"{f.path}: {f.clamped} timestamps lie outside 1970 to 2116" for f in self.files if f.clamped]
         lines += [str(item) for item in self.incidents]
-        more = sum(self.clock_counts.values()) - len(self.incidents)
+        described = sum(isinstance(item, ClockIncident) for item in self.incidents)
+        more = sum(self.clock_counts.values()) - described
         if more:
             lines.append(f"{more} more incidents of the clock")
         return lines

@@ -1,185 +1,174 @@
-"""The packets of a TPACKET_V3 ring, walked in place: the compiled half of a live source.
+"""The packets of TPACKET_V3 rings, walked in place and merged by time: the compiled half of a live source.
 
-Python (live.py) opens the socket, maps the ring, waits and reads the kernel's counters; everything per packet is here.
+Python (live.py) opens the sockets, maps the rings, waits and reads the kernel's counters; everything per packet is here.
 Nothing is copied: a packet's bytes lie in the kernel's block until the batch that names them has been tracked, and only
 then the block goes back.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from synfin._core.batch cimport PacketBatch
-from synfin._core.types cimport BATCH_PACKETS, PF_VLAN, Batch, PacketRef
+from synfin._core.types cimport BATCH_PACKETS, PF_STEP_BACK, Batch, PacketRef
 from synfin.sources.clock cimport (
-    CE_COUNT,
-    WAIT_PUSHES,
-    ClockEvent,
-    ClockLog,
-    InputClock,
-    SourceClock,
-    clock_free,
-    clock_judge,
-    clock_take,
-    clock_wait,
-    clock_wants,
-    input_clock_take,
+    CE_COUNT, HOUR_NS, ClockEvent, ClockLog, InputClock, clock_free, clock_judge, input_clock_take,
 )
 from synfin.sources.merge import EVENT_KINDS
-from synfin.sources.packet_mmap cimport (
-    BLOCK_BYTES,
-    FRAME_ALIGNMENT,
-    FRAME_BYTES,
-    PACKET_OUTGOING,
-    TP_STATUS_KERNEL,
-    TP_STATUS_USER,
-    TP_STATUS_VLAN_VALID,
-    BlockHeader,
-    FrameHeader,
-    load_acquire,
-    store_release,
+from synfin.sources.packet_mmap cimport BLOCK_BYTES, FRAME_ALIGNMENT, FRAME_BYTES
+from synfin.sources.walk cimport (
+    AHEAD, WK_BROKEN, WK_EMPTY, WK_MEMORY, WK_PACKET, Walk, Walked, walk_begin, walk_has_ahead, walk_is_ready, walk_next,
+    walk_stretch,
 )
 
-cdef enum Walked:
-    WK_PACKET = 0
-    WK_EMPTY = 1             # the kernel has not handed over the next block
-    WK_BATCH = 2             # the batch must be tracked before its block can go back
-    WK_BROKEN = 3            # a length in the ring is impossible
-    WK_MEMORY = 4
+cdef enum:
+    MAX_RINGS = 64
 
-cdef struct Walk:
-    uint8_t* base
-    uint32_t block_bytes
-    uint32_t blocks
-    uint32_t at              # the block that comes next, or that is held
-    bint held                # the block is ours, and not all of it has been tracked
-    uint32_t left            # packets of the held block that were not looked at
-    uint32_t offset          # of the next of them, from the block's start
-    uint16_t link_type
-    bint skip_outgoing
-    int64_t packets
-    int64_t bytes            # captured bytes of them
-    int64_t given_back       # blocks
-    Walked failed            # WK_BROKEN, WK_MEMORY; else 0
-    SourceClock source
-    InputClock input
+cdef struct Rings:
+    uint32_t count
+    InputClock clock
     ClockLog log
+    int64_t past_ns          # what was stamped before it has been handed over; INT64_MAX: nobody is waited for
+    int64_t hold_ns          # how long a packet waits for another ring at most
+    int64_t held_ns          # timestamp of the packet that waits, 0 for none
+    Walk* rings[MAX_RINGS]
 
 
-cdef inline BlockHeader* _block(Walk* w) noexcept nogil:
-    return <BlockHeader*>(w.base + <uint64_t>w.at * w.block_bytes)
+# The clock stepped back on one ring, and all rings are stamped by the same clock.
+cdef void _step_back(Rings* m, int64_t time_ns) noexcept nogil:
+    cdef Walk* w
+    cdef uint32_t i, j
+    for i in range(m.count):
+        w = m.rings[i]
+        if w.source.now_ns > time_ns + HOUR_NS:
+            w.source.now_ns = time_ns
+            for j in range(w.ahead_at, w.ahead_count):
+                w.source.now_ns = max(w.source.now_ns, w.ahead[j].time_ns)
+                w.ahead[j].clock_ns = w.source.now_ns
 
 
-cdef inline void _give_back(Walk* w) noexcept nogil:
-    store_release(&_block(w).status, TP_STATUS_KERNEL)
-    w.held = False
-    w.given_back += 1
-    w.at = w.at + 1 if w.at + 1 < w.blocks else 0
-
-
-# Takes the next block if it is ours.
-cdef inline bint _hold(Walk* w) noexcept nogil:
-    cdef BlockHeader* block = _block(w)
-    if not load_acquire(&block.status) & TP_STATUS_USER:
-        return False
-    w.held = True
-    w.left = block.packets
-    w.offset = block.first_offset
-    return True
-
-
-# Could a frame's header stand here?
-cdef inline bint _has_room(const Walk* w, uint64_t offset) noexcept nogil:
-    return BLOCK_BYTES <= offset <= w.block_bytes - FRAME_BYTES and offset % FRAME_ALIGNMENT == 0
-
-
-# The next frame of the held block, which has one left. OUT p: everything but its clock and flags. Returns NULL where a
-# length or an offset points outside the block.
-cdef inline const FrameHeader* _frame(Walk* w, PacketRef* p) noexcept nogil:
-    cdef const FrameHeader* f
-    if not _has_room(w, w.offset):
-        return NULL
-    f = <const FrameHeader*>(<const uint8_t*>_block(w) + w.offset)
-    if (f.data_offset < FRAME_BYTES or <uint64_t>w.offset + f.data_offset + f.captured_len > w.block_bytes
-            or f.wire_len > <uint32_t>INT32_MAX):
-        return NULL
-    w.left -= 1
-    if w.left and (f.next_offset < FRAME_BYTES or not _has_room(w, <uint64_t>w.offset + f.next_offset)):
-        return NULL
-    w.offset += f.next_offset
-    p.data = <const uint8_t*>f + f.data_offset
-    p.captured_len = f.captured_len
-    p.wire_len = max(f.wire_len, f.captured_len)
-    p.time_ns = <int64_t>f.seconds * 1000000000 + f.nanoseconds    # seconds end in 2106, before TIME_MAX_NS
-    p.stamp_ns = p.time_ns
-    p.file_id = -1
-    p.interface_id = 0
-    p.tap = 0
-    p.link_type = w.link_type
-    p.vlan_tci = 0
-    p.flags = 0
-    return f
-
-
-# The next packet, as the kernel stamped it. OUT vlan: PF_VLAN where vlan_tci holds its tag, else 0; apart from
-# p.flags, which the clock must find empty.
-cdef Walked _next(Walk* w, const Batch* b, PacketRef* p, uint8_t* vlan) noexcept nogil:
-    cdef const FrameHeader* f
-    while True:
-        if not w.held and not _hold(w):
-            return WK_EMPTY
-        while w.left:
-            f = _frame(w, p)
-            if f == NULL:
-                w.failed = WK_BROKEN
-                return WK_BROKEN
-            if w.skip_outgoing and f.direction == PACKET_OUTGOING:
-                continue
-            w.packets += 1
-            w.bytes += p.captured_len
-            p.number = w.packets
-            vlan[0] = 0
-            if f.status & TP_STATUS_VLAN_VALID:
-                vlan[0] = PF_VLAN
-                p.vlan_tci = <uint16_t>f.vlan_tci
-                p.wire_len += 4
-            return WK_PACKET
-        if b.count:
-            return WK_BATCH
-        _give_back(w)
-
-
-cdef inline void _judge(Walk* w, Batch* b) noexcept nogil:
-    clock_judge(&w.source, &b.packets[b.count])
-    input_clock_take(&w.input, &w.source, &b.packets[b.count])
+# Counts the packet that stands in the batch's next place.
+cdef inline void _give(Rings* m, Walk* w, Batch* b) noexcept nogil:
+    cdef PacketRef* p = &b.packets[b.count]
+    input_clock_take(&m.clock, &w.source, p)
+    if p.flags & PF_STEP_BACK:
+        _step_back(m, p.time_ns)
     b.count += 1
 
 
-# Fills the batch with packets of the ready blocks, of which it borrows at most one.
-cdef void _walk(Walk* w, Batch* b) noexcept nogil:
-    cdef PacketRef* p
-    cdef uint8_t vlan = 0
-    while b.count < BATCH_PACKETS and w.source.pushes < WAIT_PUSHES and not w.failed:
-        p = &b.packets[b.count]
-        if w.source.count and w.source.count >= clock_wants(&w.source):
-            _judge(w, b)
-            continue
-        if _next(w, b, p, &vlan) != WK_PACKET:
+# The usual stretch of a block goes through in two loops, one of framing and one of clocks: frames that move no clock by
+# more than half an hour, so that none is judged. As _give_usual of merge.pyx does for files. Each packet's clock_ns is at
+# least clock_ns, which the ring's clock has then reached. Returns how many there are.
+cdef inline uint32_t _frame_usual(Rings* m, Walk* w, PacketRef* first, uint32_t room, int64_t clock_ns) noexcept nogil:
+    cdef int64_t lowest_ns = max(m.clock.now_ns, w.source.now_ns) - HOUR_NS // 2
+    cdef int64_t highest_ns = min(m.clock.now_ns, w.source.now_ns) + HOUR_NS // 2
+    cdef uint32_t count, i
+    if w.source.count or not w.source.started or not w.held or w.left < 2 or w.skip_outgoing or w.failed:
+        return 0
+    count = walk_stretch(w, lowest_ns, highest_ns, first, room)
+    for i in range(count):
+        clock_ns = max(clock_ns, first[i].time_ns)
+        first[i].clock_ns = clock_ns
+    if count:
+        w.source.now_ns = clock_ns
+    return count
+
+
+# Fills the batch from one ring.
+cdef void _walk_alone(Rings* m, Walk* w, Batch* b) noexcept nogil:
+    cdef uint32_t count
+    while b.count < BATCH_PACKETS:
+        count = _frame_usual(m, w, &b.packets[b.count], BATCH_PACKETS - b.count, max(m.clock.now_ns, w.source.now_ns))
+        if count:
+            b.count += count
+            m.clock.now_ns = w.source.now_ns
+            m.clock.behind = 0
+        elif walk_next(w, b.count > 0, &b.packets[b.count]) == WK_PACKET:
+            _give(m, w, b)
+        else:
             return
-        if w.source.count == 0 and clock_take(&w.source, p):
-            p.flags = vlan
-            input_clock_take(&w.input, &w.source, p)
-            b.count += 1
-            continue
-        p.flags = vlan
-        if not clock_wait(&w.source, p):
-            w.failed = WK_MEMORY
+
+
+# Makes the next packets of one of several rings ready. False: the batch must go first, or the ring is broken. Of a ring
+# that has none and keeps nobody waiting, the packets are judged that wait for a next one, and its clock goes on with the
+# others'.
+cdef inline bint _make_ready(Rings* m, Walk* w, const Batch* b) noexcept nogil:
+    cdef Walked found
+    w.ahead_at = 0
+    w.ahead_count = _frame_usual(m, w, &w.ahead[0], AHEAD, w.source.now_ns)
+    if w.ahead_count:
+        return True
+    found = walk_next(w, b.count > 0, &w.ahead[0])
+    if found == WK_EMPTY:
+        if w.source.count:
+            if w.source.slots[w.source.first].packet.time_ns <= m.past_ns:
+                clock_judge(&w.source, &w.ahead[0])
+                found = WK_PACKET
+        elif w.source.started and w.source.now_ns < m.past_ns < INT64_MAX:
+            w.source.now_ns = m.past_ns
+    if found == WK_PACKET:
+        w.ahead_count = 1
+        return True
+    w.since_ns = 0
+    return found == WK_EMPTY
+
+
+# May a ring's packet go although another ring is empty, which could still bring an earlier one? Yes where that is too
+# late to come; and where this ring has waited long enough without a packet that could go, whatever the clock does.
+cdef inline bint _is_released(const Rings* m, Walk* w, int64_t time_ns) noexcept nogil:
+    if time_ns <= m.past_ns:
+        w.since_ns = 0
+        return True
+    if w.since_ns == 0:
+        w.since_ns = m.past_ns
+        return False
+    return not w.since_ns <= m.past_ns < w.since_ns + m.hold_ns
+
+
+# Fills the batch from several rings. Of each it borrows at most one block.
+cdef void _merge(Rings* m, Batch* b) noexcept nogil:
+    cdef Walk* w
+    cdef Walk* first
+    cdef int64_t time_ns, first_ns, limit_ns
+    cdef bint silent
+    cdef uint32_t i
+    while b.count < BATCH_PACKETS:
+        first = NULL
+        silent = False
+        first_ns = limit_ns = INT64_MAX    # the earliest packet, and of the other rings'
+        for i in range(m.count):
+            w = m.rings[i]
+            if not walk_has_ahead(w) and not _make_ready(m, w, b):
+                return
+            if not walk_has_ahead(w):
+                silent = True
+                continue
+            time_ns = w.ahead[w.ahead_at].time_ns
+            if time_ns < first_ns:
+                limit_ns = first_ns
+                first_ns = time_ns
+                first = w
+            else:
+                limit_ns = min(limit_ns, time_ns)
+        if first == NULL:
+            return
+        if silent:
+            if not _is_released(m, first, first_ns):
+                m.held_ns = first_ns
+                return
+            limit_ns = min(limit_ns, m.past_ns)
+        while True:
+            b.packets[b.count] = first.ahead[first.ahead_at]
+            first.ahead_at += 1
+            _give(m, first, b)
+            if not (walk_has_ahead(first) and first.ahead[first.ahead_at].time_ns < limit_ns and b.count < BATCH_PACKETS):
+                break
 
 
 @cython.final
 cdef class Ring:
-    """A ring mapped from the kernel.
+    """A ring mapped from the kernel; `RingMerge` walks it.
 
     Parameters
     ----------
@@ -196,6 +185,18 @@ cdef class Ring:
         self.w = <Walk*>calloc(1, sizeof(Walk))
         if self.w == NULL:
             raise MemoryError
+        self.w.skip_outgoing = skip_outgoing
+        self.map(memory, block_bytes, link_type)
+
+    def __dealloc__(self):
+        if self.w != NULL:
+            self.close()
+            clock_free(&self.w.source)
+            free(self.w)
+
+    def map(self, memory not None, uint32_t block_bytes, uint16_t link_type):
+        """Go on with another ring, as its first block; clock and counts go on. Packets that were given out are void."""
+        self.close()
         PyObject_GetBuffer(memory, &self._memory, PyBUF_WRITABLE)
         self.w.base = <uint8_t*>self._memory.buf
         if block_bytes < BLOCK_BYTES + FRAME_BYTES or (block_bytes | <uint64_t>self.w.base) % FRAME_ALIGNMENT:
@@ -205,14 +206,9 @@ cdef class Ring:
         self.w.block_bytes = block_bytes
         self.w.blocks = <uint32_t>(self._memory.len // block_bytes)
         self.w.link_type = link_type
-        self.w.skip_outgoing = skip_outgoing
-        self.w.source.log = self.w.input.log = &self.w.log
-
-    def __dealloc__(self):
-        if self.w != NULL:
-            self.close()
-            clock_free(&self.w.source)
-            free(self.w)
+        self.w.at = self.w.left = 0
+        self.w.held = False
+        self.w.ahead_at = self.w.ahead_count = 0
 
     def close(self):
         """Let go of the memory. Packets that were given out are void afterwards."""
@@ -220,37 +216,10 @@ cdef class Ring:
             self.w.base = NULL
             PyBuffer_Release(&self._memory)
 
-    def begin(self, PacketBatch batch not None):
-        """Empty the batch, whose packets have been tracked, and give back the block that it borrowed from if that was
-        its end.
-        """
-        self._check()
-        batch.c.count = 0
-        self.w.source.pushes = 0
-        if self.w.held and self.w.left == 0:
-            _give_back(self.w)
-
-    def walk(self, PacketBatch batch not None):
-        """Add packets of blocks that the kernel has handed over. Returns whether the batch holds any."""
-        self._check()
-        with nogil:
-            _walk(self.w, &batch.c)
-        return batch.c.count > 0
-
-    def settle(self, PacketBatch batch not None):
-        """Add the packets that wait to be judged by a next one, as at the end of a file. Into an empty batch only."""
-        while self.w.source.count:
-            _judge(self.w, &batch.c)
-
-    def idle(self, int64_t clock_ns):
-        """Let the clock reach `clock_ns` without a packet; nothing happens before the first packet."""
-        if self.w.source.started and clock_ns > self.w.input.now_ns:
-            self.w.source.now_ns = self.w.input.now_ns = clock_ns
-
-    cdef int _check(self) except -1:
-        if self.w.base == NULL:
-            raise ValueError("the ring is closed")
-        return 0
+    @property
+    def ready(self):
+        """Whether the kernel has handed over a block that did not go back yet."""
+        return self.w.held or walk_has_ahead(self.w) or walk_is_ready(self.w)
 
     @property
     def failed(self):
@@ -268,28 +237,170 @@ cdef class Ring:
         return self.w.bytes
 
     @property
+    def card_stamps(self):
+        """How many of them carry the card's timestamp; the others have the system's."""
+        return self.w.card_stamps
+
+    @property
     def blocks_given_back(self):
         """Blocks that went back to the kernel so far."""
         return self.w.given_back
 
+
+@cython.final
+cdef class RingMerge:
+    """Rings of one or several interfaces as one stream, in the order of their packets' timestamps.
+
+    Parameters
+    ----------
+    rings : at most 64; a packet's interface_id is its ring's place in them. Those of one tap (one direction each) are
+        stamped by the same clock.
+    hold_ns : how long a packet waits at most for a ring that is empty: the block timeout, after which the kernel hands
+        over what that ring has.
+
+    Notes
+    -----
+    A packet of one ring goes before a later one of another, as long as both are there in time: the kernel hands over a
+    block when it is full or its timeout is over. So the driver says (`walk`) up to which timestamp everything has been
+    handed over; what is earlier never waits, and what is later waits for the rings that are empty.
+    """
+
+    cdef Rings* m
+    cdef tuple _rings        # which own what m points to
+
+    def __cinit__(self, rings, int64_t hold_ns=0):
+        cdef Ring ring
+        self.m = <Rings*>calloc(1, sizeof(Rings))
+        if self.m == NULL:
+            raise MemoryError
+        self._rings = tuple(rings)
+        if not 0 < len(self._rings) <= MAX_RINGS:
+            raise ValueError(f"between 1 and {MAX_RINGS} rings are merged")
+        for which, ring in enumerate(self._rings):
+            ring.w.interface_id = which
+            ring.w.source.log = &self.m.log
+            self.m.rings[which] = ring.w
+        self.m.count = <uint32_t>len(self._rings)
+        self.m.clock.log = &self.m.log
+        self.m.hold_ns = hold_ns
+
+    def __dealloc__(self):
+        free(self.m)
+
+    def close(self):
+        """Let go of the memory of all rings. Packets that were given out are void afterwards."""
+        for ring in self._rings:
+            ring.close()
+
+    def begin(self, PacketBatch batch not None):
+        """Empty the batch, whose packets have been tracked, and give back the blocks that it borrowed from if that was
+        their end.
+        """
+        cdef uint32_t i
+        self._check()
+        batch.c.count = 0
+        for i in range(self.m.count):
+            walk_begin(self.m.rings[i])
+
+    def walk(self, PacketBatch batch not None, past_ns=None):
+        """Add packets of blocks that the kernel has handed over. Returns whether the batch holds any.
+
+        Parameters
+        ----------
+        past_ns : packets stamped before it have been handed over, if any came: the time of the clock that stamps them,
+            read before this call, less the block timeout. None: nothing waits for an empty ring (there is one, or all
+            have ended).
+        """
+        self._check()
+        self.m.past_ns = INT64_MAX if past_ns is None else past_ns
+        self.m.held_ns = 0
+        with nogil:
+            if self.m.count == 1:
+                _walk_alone(self.m, self.m.rings[0], &batch.c)
+            else:
+                _merge(self.m, &batch.c)
+        return batch.c.count > 0
+
+    def settle(self, PacketBatch batch not None):
+        """Add the packets that wait to be judged by a next one, as at the end of a file. Into an empty batch only, and
+        after `walk` found nothing; while a packet waits for another ring, nothing happens.
+        """
+        cdef Walk* w
+        cdef uint32_t i
+        if self.m.held_ns:
+            return
+        for i in range(self.m.count):
+            w = self.m.rings[i]
+            while w.source.count:
+                clock_judge(&w.source, &batch.c.packets[batch.c.count])
+                _give(self.m, w, &batch.c)
+
+    def idle(self, int64_t clock_ns):
+        """Let the clock reach `clock_ns` without a packet; nothing happens before the first packet."""
+        cdef uint32_t i
+        if self.m.clock.now_ns and clock_ns > self.m.clock.now_ns:
+            self.m.clock.now_ns = clock_ns
+            for i in range(self.m.count):
+                if self.m.rings[i].source.started:
+                    self.m.rings[i].source.now_ns = max(self.m.rings[i].source.now_ns, clock_ns)
+
+    cdef int _check(self) except -1:
+        cdef uint32_t i
+        for i in range(self.m.count):
+            if self.m.rings[i].base == NULL:
+                raise ValueError("the ring is closed")
+        return 0
+
+    @property
+    def held_ns(self):
+        """The timestamp of the packet that the last `walk` kept for an empty ring; None where it kept none. It can go
+        when `past_ns` has reached it, or when one of the `empty` rings has a block: only these are worth waiting for.
+        """
+        return self.m.held_ns or None
+
+    @property
+    def empty(self):
+        """The places of the rings that had no packet at the last `walk`."""
+        return [which for which in range(self.m.count) if not walk_has_ahead(self.m.rings[which])]
+
+    @property
+    def failed(self):
+        """Why one of the rings cannot be walked any further; None while all can."""
+        return next((ring.failed for ring in self._rings if ring.failed), None)
+
+    @property
+    def packets(self):
+        """Packets taken from the rings so far."""
+        return sum(ring.packets for ring in self._rings)
+
+    @property
+    def bytes(self):
+        """Captured bytes of them."""
+        return sum(ring.bytes for ring in self._rings)
+
+    @property
+    def blocks_given_back(self):
+        """Blocks that went back to the kernel so far."""
+        return sum(ring.blocks_given_back for ring in self._rings)
+
     @property
     def clock_ns(self):
         """The input clock; 0 before the first packet."""
-        return self.w.input.now_ns
+        return self.m.clock.now_ns
 
     @property
     def clock_counts(self):
         """How many outliers, jumps and steps there were, by name."""
         cdef int i
-        return {EVENT_KINDS[i]: self.w.log.counts[i] for i in range(<int>CE_COUNT)}
+        return {EVENT_KINDS[i]: self.m.log.counts[i] for i in range(<int>CE_COUNT)}
 
     @property
     def clock_events(self):
-        """The first 256 of them as tuples (kind, packet number, before_ns, after_ns)."""
+        """The first 256 of them as tuples (kind, interface_id, packet number on it, before_ns, after_ns)."""
         cdef ClockEvent* e
         cdef uint32_t i
         events = []
-        for i in range(self.w.log.kept):
-            e = &self.w.log.events[i]
-            events.append((EVENT_KINDS[e.kind], e.number, e.before_ns, e.after_ns))
+        for i in range(self.m.log.kept):
+            e = &self.m.log.events[i]
+            events.append((EVENT_KINDS[e.kind], e.interface_id, e.number, e.before_ns, e.after_ns))
         return events

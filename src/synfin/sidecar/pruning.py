@@ -1,0 +1,164 @@
+"""What lies in an output folder: what belongs to it, and what goes when it is too old or too much.
+
+A complete file is called ``TABLE/date=YYYY-MM-DD/hour=HH/part-START-NUMBER.parquet`` (UTC of its roll's start). What is being
+written lies in `WRITING`, away from the tables, since some readers take every file below a folder for one of its rows. Whatever is
+called otherwise, or is no plain file, is somebody else's: it is neither counted nor touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from synfin.errors import ConfigError
+from synfin.schema import TABLES
+from synfin.settings import parse_duration, parse_size
+
+#: Tables that an output folder may hold, whether or not this run writes them.
+FOLDERS = (*TABLES, "interim")
+#: Folder of files that are being written, with a folder for each table.
+WRITING = ".writing"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_START = "%Y%m%dT%H%M%SZ"
+_TABLE = re.compile(r"[a-z]+")
+_DATE = re.compile(r"date=\d{4}-\d\d-\d\d")
+_HOUR = re.compile(r"hour=\d\d")
+_COMPLETE = re.compile(r"part-(\d{8}T\d{6}Z)-(\d+)\.parquet")
+_HALF = re.compile(r"\..+\.\d+\.tmp")
+
+
+class Kept(NamedTuple):
+    """A complete file: in order of age."""
+
+    start_ns: int
+    number: int
+    path: str
+    size: int
+
+
+def part_path(folder: Path, table: str, start_ns: int, number: int) -> Path:
+    """Where the rows of a table lie whose roll began at `start_ns` (since 1970); `number` tells apart what began in the
+    same second.
+    """
+    start = _EPOCH + timedelta(seconds=start_ns // 1_000_000_000)
+    place = folder / table / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
+    return place / f"part-{start:{_START}}-{number:05d}.parquet"
+
+
+def parse_keep(texts: Sequence[str]) -> tuple[int | None, int | None]:
+    """The bounds of ``--keep``, given once or for each: an age (``7d``) in nanoseconds, a size (``10G``) in bytes.
+
+    ``10m`` is an age; of a size, write ``10MiB``. Raises ConfigError.
+    """
+    bounds: dict[str, int] = {}
+    for text in texts:
+        kind, parse = ("age", parse_duration) if _is_duration(text) else ("size", parse_size)
+        if text.replace(".", "").isdigit():
+            raise ConfigError(f"{text!r} says neither how long nor how much to keep; write it like 7d or 10G")
+        if kind in bounds:
+            raise ConfigError(f"{text!r} is the second {kind} to keep; give one age, one size, or both")
+        bounds[kind] = parse(text)
+        if bounds[kind] == 0:
+            raise ConfigError("nothing can be kept for no time or in no space; write it like 7d or 10G")
+    return bounds.get("age"), bounds.get("size")
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        parse_duration(text)
+    except ConfigError:
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what writers that died left half written; returns how many files. Before: nobody else writes here."""
+    half = list(_half_files(folder))
+    for entry in half:
+        os.unlink(entry.path)
+    return len(half)
+
+
+def prune(folder: Path, tables: Iterable[str], *, now_ns: int, keep_ns: int | None, keep_bytes: int | None) -> int:
+    """Remove complete files, the oldest first, of all tables together; returns how many.
+
+    Parameters
+    ----------
+    now_ns : the time (since 1970).
+    keep_ns : files go whose roll began longer ago.
+    keep_bytes : files go while all, those that are being written included, take more. What is being written stays.
+
+    Raises
+    ------
+    OSError : one that should go does not.
+    """
+    files: list[Kept] = []
+    total = count = 0
+    for entry in _half_files(folder):
+        with suppress(FileNotFoundError):
+            total += entry.stat(follow_symlinks=False).st_size
+    for entry in _entries(folder, tables):
+        with suppress(FileNotFoundError):  # somebody else removed it
+            if kept := _complete(entry):
+                files.append(kept)
+                total += kept.size
+    for file in sorted(files):
+        is_old = keep_ns is not None and file.start_ns + keep_ns < now_ns
+        if not is_old and (keep_bytes is None or total <= keep_bytes):
+            break
+        with suppress(FileNotFoundError):
+            os.unlink(file.path)
+            count += 1
+        total -= file.size
+        _remove_empty(Path(file.path).parent)
+    return count
+
+
+def _complete(entry: os.DirEntry[str]) -> Kept | None:
+    match = _COMPLETE.fullmatch(entry.name)
+    if match is None:
+        return None
+    try:
+        start = datetime.strptime(match[1], _START).replace(tzinfo=UTC)
+    except ValueError:  # the thirteenth month
+        return None
+    seconds = (start - _EPOCH) // timedelta(seconds=1)
+    return Kept(seconds * 1_000_000_000, int(match[2]), entry.path, entry.stat(follow_symlinks=False).st_size)
+
+
+def _remove_empty(hour: Path) -> None:
+    with suppress(OSError):  # it is not empty
+        hour.rmdir()
+        hour.parent.rmdir()
+
+
+def _entries(folder: Path, tables: Iterable[str]) -> Iterator[os.DirEntry[str]]:
+    # The plain files in the folders of hours.
+    for table in tables:
+        for date in _folders(folder / table, _DATE):
+            for hour in _folders(date, _HOUR):
+                yield from (entry for entry in _listed(hour) if entry.is_file(follow_symlinks=False))
+
+
+def _half_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    for place in (folder / WRITING, *_folders(folder / WRITING, _TABLE)):
+        for entry in _listed(place):
+            if _HALF.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                yield entry
+
+
+def _folders(place: Path | os.DirEntry[str], name: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
+    return (entry for entry in _listed(place) if name.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False))
+
+
+def _listed(place: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []

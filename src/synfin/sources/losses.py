@@ -1,0 +1,160 @@
+"""What a live run lost on the way of a packet to the tracker, and what happened to its interfaces.
+
+A packet passes the card (which may have no room for it), the driver and the queue of its processor (softnet), and then the
+ring. Only the ring's losses are those of one socket, and the kernel counts them exactly; the others are counters of the
+interface and of the host, taken as differences since the run began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from synfin.sources.links import Link
+from synfin.sources.report import InputReport, InterfaceIncident
+
+#: Interfaces' incidents that are described; later ones are only counted.
+_KEPT = 256
+_SOFTNET = "/proc/net/softnet_stat"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Packets since the run began.
+
+    Parameters
+    ----------
+    ring_packets : that the kernel had for the ring of this socket, those dropped included.
+    ring_drops : of these, dropped because the ring was full.
+    ring_freezes : how often it was full.
+    interface_rx_dropped : that the interface's driver or the host's queues dropped; those of softnet are among them.
+    interface_rx_missed : that the card had no room for.
+    softnet_dropped : that the processors' queues dropped, on all interfaces of the host.
+
+    Those of interface and host are the same for every worker, and hold other losses than the ring's: what is dropped there
+    never reached the filter, so some of it may be what the filter would have left out.
+    """
+
+    ring_packets: int = 0
+    ring_drops: int = 0
+    ring_freezes: int = 0
+    interface_rx_dropped: int = 0
+    interface_rx_missed: int = 0
+    softnet_dropped: int = 0
+
+
+class InterfaceLosses:
+    """The losses of one interface; goes on when an interface of that name is made again and counts anew from 0."""
+
+    def __init__(self, link: Link):
+        self._ring = [0, 0, 0]
+        self._before = (0, 0)
+        self._begin(link)
+
+    def _begin(self, link: Link) -> None:
+        self._index = link.index
+        self._last = self._first = (link.rx_dropped, link.rx_missed)
+
+    def add_ring(self, packets: int, drops: int, freezes: int) -> None:
+        """Add what the socket has counted since the last time."""
+        self._ring = [old + new for old, new in zip(self._ring, (packets, drops, freezes), strict=True)]
+
+    def see(self, link: Link) -> None:
+        """Take the interface's counters as they are now."""
+        if link.index != self._index:
+            self._before = self._interface
+            self._begin(link)
+        self._last = (link.rx_dropped, link.rx_missed)
+
+    @property
+    def _interface(self) -> tuple[int, int]:
+        since = (max(last - first, 0) for last, first in zip(self._last, self._first, strict=True))
+        dropped, missed = (old + new for old, new in zip(self._before, since, strict=True))
+        return dropped, missed
+
+    @property
+    def drops(self) -> int:
+        """Packets that the ring had no room for."""
+        return self._ring[1]
+
+    @property
+    def losses(self) -> Losses:
+        """The sums so far."""
+        return Losses(*self._ring, *self._interface)
+
+
+class SoftnetDrops:
+    """Packets that the processors' queues dropped since this was made: the second column of /proc/net/softnet_stat."""
+
+    def __init__(self) -> None:
+        self._first = self._highest = _softnet_drops()
+
+    @property
+    def count(self) -> int:
+        """So many; 0 where the kernel does not tell."""
+        self._highest = max(self._highest, _softnet_drops())  # a processor that goes takes its count along
+        return self._highest - self._first
+
+
+def _softnet_drops() -> int:
+    with contextlib.suppress(OSError), open(_SOFTNET) as lines:
+        return sum(int(line.split()[1], 16) for line in lines)
+    return 0
+
+
+@dataclass
+class LiveReport(InputReport):
+    """What happened on the interfaces.
+
+    Parameters
+    ----------
+    losses : by interface; those of the host under the empty name.
+    timestamps : whose clock stamped the packets, by interface: ``hardware`` or ``software``.
+    system_stamps : by interface whose packets the card stamps: how many it did not, so that the system's clock stands in
+        for it; most cards stamp nothing that the host sends.
+    interface_incidents : how many there were; `incidents` holds the first 256.
+    """
+
+    losses: dict[str, Losses] = field(default_factory=dict)
+    timestamps: dict[str, str] = field(default_factory=dict)
+    system_stamps: dict[str, int] = field(default_factory=dict)
+    interface_incidents: int = 0
+
+    def note(self, incident: InterfaceIncident) -> None:
+        """Keep an incident, or count it."""
+        self.interface_incidents += 1
+        if self.interface_incidents <= _KEPT:
+            self.incidents.append(incident)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for the end of a run."""
+        lines = [line for name, lost in self.losses.items() for line in _lost(name, lost)]
+        lines += [
+            f"{name}: the card left {count:,} packets to the system's clock; time between these and the others is wrong by as "
+            "much as the clocks differ" for name, count in self.system_stamps.items() if count
+        ]  # fmt: skip
+        lines += super().warnings
+        if self.interface_incidents > _KEPT:
+            lines.append(f"{self.interface_incidents - _KEPT:,} more incidents of interfaces")
+        return lines
+
+
+def _lost(name: str, lost: Losses) -> list[str]:
+    lines = []
+    if lost.ring_drops:
+        share = 100 * lost.ring_drops / max(lost.ring_packets, 1)
+        lines.append(
+            f"{name}: the ring was full and the kernel dropped {lost.ring_drops:,} of {lost.ring_packets:,} packets "
+            f"({share:.2g} %); make it larger (--ring)"
+        )
+    if lost.interface_rx_dropped:
+        lines.append(f"{name}: {lost.interface_rx_dropped:,} packets were dropped before the ring, by driver or queues (rx_dropped)")
+    if lost.interface_rx_missed:
+        lines.append(f"{name}: the card had no room for {lost.interface_rx_missed:,} packets (rx_missed_errors)")
+    if lost.softnet_dropped:
+        lines.append(
+            f"the host's queues dropped {lost.softnet_dropped:,} packets of all interfaces (softnet); "
+            "raise net.core.netdev_max_backlog"
+        )
+    return lines
