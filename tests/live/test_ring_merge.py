@@ -237,7 +237,7 @@ def test_silence_of_one_ring_is_no_jump():
 
 def test_first_packets_of_a_ring_wait_no_longer_than_others():
     """To judge a first packet takes two more; where they do not come, it goes when its time has passed."""
-    memories, ring, batch = two(frames(0, 10, 20, 30), frames(15))
+    _, ring, batch = two(frames(0, 10, 20, 30), frames(15))
     ring.begin(batch)
     assert ring.walk(batch, START + 14)
     assert [packet[1] - START for packet in batch.packets()] == [0, 10]
@@ -316,7 +316,7 @@ def test_how_many_rings():
 
 
 def test_a_ring_is_mapped_anew():
-    memories, ring, batch = started()
+    batch = PacketBatch()
     single = Ring(bytearray(block_of(frames(1, 2, 3, 4), SIZE)), SIZE, 1)
     merge = RingMerge([single])
     merge.begin(batch)
