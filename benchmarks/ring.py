@@ -95,13 +95,14 @@ def main() -> None:
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
-        capture = generate(scaled(CASES[name], arguments.scale), arguments.folder)
-        one, two = images_of(capture, 1), images_of(capture, 2)
-        sources = {
+        case = scaled(CASES[name], arguments.scale)
+        capture = generate(case, arguments.folder)
+        sources: dict[str, Callable] = {
             "file": lambda capture=capture: CaptureInput([str(capture)]),
-            "ring": lambda one=one: ImageSource(one),
-            "two rings": lambda two=two: ImageSource(two),
+            "ring": lambda one=images_of(capture, 1): ImageSource(one),
         }
+        if case.span >= 1:  # else so many packets have the same timestamp that their order over two rings is another one
+            sources["two rings"] = lambda two=images_of(capture, 2): ImageSource(two)
         for what in (framed, tracked):
             compare(name, what, sources, arguments.pairs)
 

@@ -18,7 +18,8 @@ from synfin.sources.clock cimport (
 from synfin.sources.merge import EVENT_KINDS
 from synfin.sources.packet_mmap cimport BLOCK_BYTES, FRAME_ALIGNMENT, FRAME_BYTES
 from synfin.sources.walk cimport (
-    WK_BROKEN, WK_EMPTY, WK_MEMORY, WK_PACKET, Walk, Walked, walk_begin, walk_is_ready, walk_next, walk_stretch,
+    AHEAD, WK_BROKEN, WK_EMPTY, WK_MEMORY, WK_PACKET, Walk, Walked, walk_begin, walk_has_ahead, walk_is_ready, walk_next,
+    walk_stretch,
 )
 
 cdef enum:
@@ -37,13 +38,14 @@ cdef struct Rings:
 # The clock stepped back on one ring, and all rings are stamped by the same clock.
 cdef void _step_back(Rings* m, int64_t time_ns) noexcept nogil:
     cdef Walk* w
-    cdef uint32_t i
+    cdef uint32_t i, j
     for i in range(m.count):
         w = m.rings[i]
         if w.source.now_ns > time_ns + HOUR_NS:
             w.source.now_ns = time_ns
-            if w.has_head:
-                w.head.clock_ns = max(w.head.time_ns, time_ns)
+            for j in range(w.ahead_at, w.ahead_count):
+                w.source.now_ns = max(w.source.now_ns, w.ahead[j].time_ns)
+                w.ahead[j].clock_ns = w.source.now_ns
 
 
 # Counts the packet that stands in the batch's next place.
@@ -55,47 +57,67 @@ cdef inline void _give(Rings* m, Walk* w, Batch* b) noexcept nogil:
     b.count += 1
 
 
-# The usual stretch of a block goes through in two loops, one of framing and one of clocks: frames stamped before `limit_ns`
-# that move no clock by more than half an hour, so that none is judged. As _give_usual of merge.pyx does for files.
-cdef inline void _give_usual(Rings* m, Walk* w, Batch* b, int64_t limit_ns) noexcept nogil:
-    cdef PacketRef* first = &b.packets[b.count]
-    cdef int64_t clock_ns = max(m.clock.now_ns, w.source.now_ns)
+# The usual stretch of a block goes through in two loops, one of framing and one of clocks: frames that move no clock by
+# more than half an hour, so that none is judged. As _give_usual of merge.pyx does for files. Each packet's clock_ns is at
+# least clock_ns, which the ring's clock has then reached. Returns how many there are.
+cdef inline uint32_t _frame_usual(Rings* m, Walk* w, PacketRef* first, uint32_t room, int64_t clock_ns) noexcept nogil:
+    cdef int64_t lowest_ns = max(m.clock.now_ns, w.source.now_ns) - HOUR_NS // 2
+    cdef int64_t highest_ns = min(m.clock.now_ns, w.source.now_ns) + HOUR_NS // 2
     cdef uint32_t count, i
     if w.source.count or not w.source.started or not w.held or w.left < 2 or w.skip_outgoing or w.failed:
-        return
-    count = walk_stretch(w, clock_ns - HOUR_NS // 2, min(limit_ns, min(m.clock.now_ns, w.source.now_ns) + HOUR_NS // 2),
-                         first, BATCH_PACKETS - b.count)
-    if count == 0:
-        return
+        return 0
+    count = walk_stretch(w, lowest_ns, highest_ns, first, room)
     for i in range(count):
         clock_ns = max(clock_ns, first[i].time_ns)
         first[i].clock_ns = clock_ns
-    w.source.now_ns = m.clock.now_ns = clock_ns
-    m.clock.behind = 0
-    b.count += count
+    if count:
+        w.source.now_ns = clock_ns
+    return count
 
 
-# Makes the ring's next packet ready. False: the batch must go first, or the ring is broken. Of a ring that has none and
-# keeps nobody waiting, the packets are judged that wait for a next one, and its clock goes on with the others'.
+# Fills the batch from one ring.
+cdef void _walk_alone(Rings* m, Walk* w, Batch* b) noexcept nogil:
+    cdef uint32_t count
+    while b.count < BATCH_PACKETS:
+        count = _frame_usual(m, w, &b.packets[b.count], BATCH_PACKETS - b.count, max(m.clock.now_ns, w.source.now_ns))
+        if count:
+            b.count += count
+            m.clock.now_ns = w.source.now_ns
+            m.clock.behind = 0
+        elif walk_next(w, b.count > 0, &b.packets[b.count]) == WK_PACKET:
+            _give(m, w, b)
+        else:
+            return
+
+
+# Makes the next packets of one of several rings ready. False: the batch must go first, or the ring is broken. Of a ring
+# that has none and keeps nobody waiting, the packets are judged that wait for a next one, and its clock goes on with the
+# others'.
 cdef inline bint _make_ready(Rings* m, Walk* w, const Batch* b) noexcept nogil:
-    cdef Walked found = walk_next(w, b.count > 0, &w.head)
-    if found == WK_EMPTY and m.count > 1:
+    cdef Walked found
+    w.ahead_at = 0
+    w.ahead_count = _frame_usual(m, w, &w.ahead[0], AHEAD, w.source.now_ns)
+    if w.ahead_count:
+        return True
+    found = walk_next(w, b.count > 0, &w.ahead[0])
+    if found == WK_EMPTY:
         if w.source.count:
             if w.source.slots[w.source.first].packet.time_ns <= m.past_ns:
-                clock_judge(&w.source, &w.head)
+                clock_judge(&w.source, &w.ahead[0])
                 found = WK_PACKET
         elif w.source.started and w.source.now_ns < m.past_ns < INT64_MAX:
             w.source.now_ns = m.past_ns
-    w.has_head = found == WK_PACKET
-    if not w.has_head:
-        w.since_ns = 0
-    return found == WK_PACKET or found == WK_EMPTY
+    if found == WK_PACKET:
+        w.ahead_count = 1
+        return True
+    w.since_ns = 0
+    return found == WK_EMPTY
 
 
-# May a ring's packet go although another ring is empty, which could still bring an earlier one? Yes where that is too late
-# to come; and where this ring has waited long enough without a packet that could go, whatever the clock does meanwhile.
-cdef inline bint _is_released(const Rings* m, Walk* w) noexcept nogil:
-    if w.head.time_ns <= m.past_ns:
+# May a ring's packet go although another ring is empty, which could still bring an earlier one? Yes where that is too
+# late to come; and where this ring has waited long enough without a packet that could go, whatever the clock does.
+cdef inline bint _is_released(const Rings* m, Walk* w, int64_t time_ns) noexcept nogil:
+    if time_ns <= m.past_ns:
         w.since_ns = 0
         return True
     if w.since_ns == 0:
@@ -104,58 +126,44 @@ cdef inline bint _is_released(const Rings* m, Walk* w) noexcept nogil:
     return not w.since_ns <= m.past_ns < w.since_ns + m.hold_ns
 
 
-# Fills the batch. Of each ring it borrows at most one block.
+# Fills the batch from several rings. Of each it borrows at most one block.
 cdef void _merge(Rings* m, Batch* b) noexcept nogil:
     cdef Walk* w
     cdef Walk* first
-    cdef int64_t limit_ns
+    cdef int64_t time_ns, first_ns, limit_ns
     cdef bint silent
     cdef uint32_t i
-    m.held_ns = 0
     while b.count < BATCH_PACKETS:
         first = NULL
         silent = False
-        limit_ns = INT64_MAX     # of the packets of the first ring that may follow at once: earlier than all others' first
+        first_ns = limit_ns = INT64_MAX    # the earliest packet, and of the other rings'
         for i in range(m.count):
             w = m.rings[i]
-            if not w.has_head and not _make_ready(m, w, b):
+            if not walk_has_ahead(w) and not _make_ready(m, w, b):
                 return
-            if not w.has_head:
+            if not walk_has_ahead(w):
                 silent = True
-            elif first == NULL or w.head.time_ns < first.head.time_ns:
-                if first != NULL:
-                    limit_ns = min(limit_ns, first.head.time_ns)
+                continue
+            time_ns = w.ahead[w.ahead_at].time_ns
+            if time_ns < first_ns:
+                limit_ns = first_ns
+                first_ns = time_ns
                 first = w
             else:
-                limit_ns = min(limit_ns, w.head.time_ns)
+                limit_ns = min(limit_ns, time_ns)
         if first == NULL:
             return
-        if silent and m.count > 1:
-            if not _is_released(m, first):
-                m.held_ns = first.head.time_ns
+        if silent:
+            if not _is_released(m, first, first_ns):
+                m.held_ns = first_ns
                 return
             limit_ns = min(limit_ns, m.past_ns)
-        b.packets[b.count] = first.head
-        first.has_head = False
-        _give(m, first, b)
-        _follow(m, first, b, limit_ns)
-
-
-# Goes on with the packets of one ring that are earlier than limit_ns.
-cdef void _follow(Rings* m, Walk* w, Batch* b, int64_t limit_ns) noexcept nogil:
-    cdef PacketRef* p
-    while b.count < BATCH_PACKETS:
-        _give_usual(m, w, b, limit_ns)
-        if b.count == BATCH_PACKETS:
-            return
-        p = &b.packets[b.count]
-        if walk_next(w, True, p) != WK_PACKET:
-            return
-        if p.time_ns >= limit_ns:
-            w.head = p[0]
-            w.has_head = True
-            return
-        _give(m, w, b)
+        while True:
+            b.packets[b.count] = first.ahead[first.ahead_at]
+            first.ahead_at += 1
+            _give(m, first, b)
+            if not (walk_has_ahead(first) and first.ahead[first.ahead_at].time_ns < limit_ns and b.count < BATCH_PACKETS):
+                break
 
 
 @cython.final
@@ -199,7 +207,8 @@ cdef class Ring:
         self.w.blocks = <uint32_t>(self._memory.len // block_bytes)
         self.w.link_type = link_type
         self.w.at = self.w.left = 0
-        self.w.held = self.w.has_head = False
+        self.w.held = False
+        self.w.ahead_at = self.w.ahead_count = 0
 
     def close(self):
         """Let go of the memory. Packets that were given out are void afterwards."""
@@ -210,7 +219,7 @@ cdef class Ring:
     @property
     def ready(self):
         """Whether the kernel has handed over a block that did not go back yet."""
-        return self.w.held or self.w.has_head or walk_is_ready(self.w)
+        return self.w.held or walk_has_ahead(self.w) or walk_is_ready(self.w)
 
     @property
     def failed(self):
@@ -246,8 +255,8 @@ cdef class RingMerge:
     ----------
     rings : at most 64; a packet's interface_id is its ring's place in them. Those of one tap (one direction each) are
         stamped by the same clock.
-    hold_ns : how long a packet waits at most for a ring that is empty: the block timeout, after which the kernel hands over
-        what that ring has.
+    hold_ns : how long a packet waits at most for a ring that is empty: the block timeout, after which the kernel hands
+        over what that ring has.
 
     Notes
     -----
@@ -298,19 +307,23 @@ cdef class RingMerge:
 
         Parameters
         ----------
-        past_ns : packets stamped before it have been handed over, if any came: the time of the clock that stamps them, read
-            before this call, less the block timeout. None: nothing waits for an empty ring (there is one, or all have
-            ended).
+        past_ns : packets stamped before it have been handed over, if any came: the time of the clock that stamps them,
+            read before this call, less the block timeout. None: nothing waits for an empty ring (there is one, or all
+            have ended).
         """
         self._check()
         self.m.past_ns = INT64_MAX if past_ns is None else past_ns
+        self.m.held_ns = 0
         with nogil:
-            _merge(self.m, &batch.c)
+            if self.m.count == 1:
+                _walk_alone(self.m, self.m.rings[0], &batch.c)
+            else:
+                _merge(self.m, &batch.c)
         return batch.c.count > 0
 
     def settle(self, PacketBatch batch not None):
-        """Add the packets that wait to be judged by a next one, as at the end of a file. Into an empty batch only, and after
-        `walk` found nothing; while a packet waits for another ring, nothing happens.
+        """Add the packets that wait to be judged by a next one, as at the end of a file. Into an empty batch only, and
+        after `walk` found nothing; while a packet waits for another ring, nothing happens.
         """
         cdef Walk* w
         cdef uint32_t i
@@ -340,15 +353,15 @@ cdef class RingMerge:
 
     @property
     def held_ns(self):
-        """The timestamp of the packet that the last `walk` kept for an empty ring; None where it kept none. It can go when
-        `past_ns` has reached it, or when one of the `empty` rings has a block: only these are worth waiting for.
+        """The timestamp of the packet that the last `walk` kept for an empty ring; None where it kept none. It can go
+        when `past_ns` has reached it, or when one of the `empty` rings has a block: only these are worth waiting for.
         """
         return self.m.held_ns or None
 
     @property
     def empty(self):
         """The places of the rings that had no packet at the last `walk`."""
-        return [which for which in range(self.m.count) if not self.m.rings[which].has_head]
+        return [which for which in range(self.m.count) if not walk_has_ahead(self.m.rings[which])]
 
     @property
     def failed(self):

@@ -1,5 +1,5 @@
-# One ring: from block to block and from frame to frame, in place. What comes out is judged by the ring's own clock; ring.pyx
-# merges several. A block goes back to the kernel only when the batch that borrows from it has been tracked.
+# One ring: from block to block and from frame to frame, in place. What comes out is judged by the ring's own clock;
+# ring.pyx merges several. A block goes back to the kernel only when the batch that borrows from it has been tracked.
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.types cimport PF_VLAN, PacketRef
@@ -26,6 +26,9 @@ cdef enum Walked:
     WK_BROKEN = 3            # a length in the ring is impossible
     WK_MEMORY = 4
 
+cdef enum:
+    AHEAD = 32               # packets of a ring that are framed before their turn among several rings has come
+
 cdef struct Walk:
     uint8_t* base
     uint32_t block_bytes
@@ -37,8 +40,9 @@ cdef struct Walk:
     uint16_t link_type
     bint held                # the block is ours, and not all of it has been tracked
     bint skip_outgoing
-    bint has_head
-    PacketRef head           # the next packet, judged; with has_head its block is held
+    uint32_t ahead_at        # of the packets that are framed and judged, the next; while there is one its block is held
+    uint32_t ahead_count
+    PacketRef ahead[AHEAD]
     int64_t since_ns         # since when none of its packets could go for an empty ring; 0: that is not so
     int64_t packets
     int64_t bytes            # captured bytes of them
@@ -64,10 +68,15 @@ cdef inline bint walk_is_ready(const Walk* w) noexcept nogil:
     return load_acquire(&_block(w).status) & TP_STATUS_USER != 0
 
 
+# Is a packet framed whose turn has not come?
+cdef inline bint walk_has_ahead(const Walk* w) noexcept nogil:
+    return w.ahead_at < w.ahead_count
+
+
 # The packets of the last batch have been tracked.
 cdef inline void walk_begin(Walk* w) noexcept nogil:
     w.source.pushes = 0
-    if w.held and w.left == 0 and not w.has_head:
+    if w.held and w.left == 0 and not walk_has_ahead(w):
         _give_back(w)
 
 
@@ -180,29 +189,35 @@ cdef inline Walked walk_next(Walk* w, bint borrowed, PacketRef* p) noexcept nogi
     return w.failed
 
 
-# The usual stretch of a block: frames with timestamps in [low_ns, high_ns), all but the block's last. Gives out as many as
-# there are, at most `room`, each but for its clock; stops before the first that is not so, which walk_next takes.
+# The usual stretch of a block: frames that end before the next one begins, with timestamps in [low_ns, high_ns), all but
+# the block's last. Gives out as many as there are, at most `room`, each but for its clock; stops before the first that is
+# not so, which walk_next takes. Before: the block is held, and two packets of it at least are left.
 cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, PacketRef* out, uint32_t room) noexcept nogil:
     cdef const uint8_t* at = <const uint8_t*>_block(w) + w.offset
+    cdef const uint8_t* last = <const uint8_t*>_block(w) + w.block_bytes - FRAME_BYTES   # a header may begin here
     cdef const FrameHeader* f
-    cdef uint64_t space = w.block_bytes - w.offset
-    cdef uint32_t count = 0
-    cdef uint32_t most = min(room, w.left - 1)
-    cdef int64_t time_ns, captured = 0, stamped = 0
-    while count < most:
+    cdef PacketRef* p = out
+    cdef const PacketRef* end = out + min(room, w.left - 1)
+    cdef uint32_t count
+    cdef int64_t time_ns, number = w.packets, captured = 0, stamped = 0
+    while p < end:
         f = <const FrameHeader*>at
         time_ns = _time_of(f)
-        if not (_frame_fits(f, space) and _next_fits(f, space) and low_ns <= time_ns < high_ns):
+        # As _frame_fits and _next_fits in fewer steps.
+        if (f.data_offset < FRAME_BYTES or <uint64_t>f.data_offset + f.captured_len > f.next_offset
+                or f.next_offset > <uint64_t>(last - at) or f.next_offset % FRAME_ALIGNMENT
+                or f.wire_len > <uint32_t>INT32_MAX or not low_ns <= time_ns < high_ns):
             break
-        out[count].flags = _describe(w, f, &out[count])
+        p.flags = _describe(w, f, p)
         captured += f.captured_len
         stamped += _card_stamps(f)
-        count += 1
-        out[count - 1].number = w.packets + count
-        space -= f.next_offset
+        number += 1
+        p.number = number
         at += f.next_offset
+        p += 1
+    count = <uint32_t>(p - out)
     w.left -= count
-    w.offset = <uint32_t>(w.block_bytes - space)
+    w.offset = <uint32_t>(at - <const uint8_t*>_block(w))
     w.packets += count
     w.bytes += captured
     w.card_stamps += stamped
