@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cases import CASES, generate, scaled
@@ -77,7 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the ring path as a ratio to the file path.")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each (5)")
     parser.add_argument("--scale", type=float, default=0.2, help="of the captures' packets and connections (0.2)")
-    parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where captures and images are kept")
+    parser.add_argument(
+        "--folder", type=Path, default=HERE / "build/captures", help="where captures and images are kept"
+    )
     parser.add_argument("--only", nargs="+", choices=CASES, default=["snap", "slow", "full"], help="these captures")
     parser.add_argument("--image", type=Path, help="measure on this recorded image alone")
     parser.add_argument("--record", nargs=2, metavar=("IFACE", "FILE"), help="make an image of an interface's packets")
@@ -91,18 +94,20 @@ def main() -> None:
     print("| --- | --- | --- | ---: | ---: | ---: | --- |", flush=True)
     if arguments.image:
         for what in (framed, tracked):
-            compare(arguments.image.stem, what, {"ring": lambda: ImageSource([arguments.image])}, arguments.pairs)
+            compare(arguments.image.stem, what, {"ring": partial(ImageSource, [arguments.image])}, arguments.pairs)
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
         case = scaled(CASES[name], arguments.scale)
         capture = generate(case, arguments.folder)
         sources: dict[str, Callable] = {
-            "file": lambda capture=capture: CaptureInput([str(capture)]),
-            "ring": lambda one=images_of(capture, 1): ImageSource(one),
+            "file": partial(CaptureInput, [str(capture)]),
+            "ring": partial(ImageSource, images_of(capture, 1)),
         }
-        if case.span >= 1:  # else so many packets have the same timestamp that their order over two rings is another one
-            sources["two rings"] = lambda two=images_of(capture, 2): ImageSource(two)
+        if (
+            case.span >= 1
+        ):  # else so many packets have the same timestamp that their order over two rings is another one
+            sources["two rings"] = partial(ImageSource, images_of(capture, 2))
         for what in (framed, tracked):
             compare(name, what, sources, arguments.pairs)
 

@@ -150,7 +150,10 @@ class ImageSource:
             with path.open("rb") as file:
                 self._maps.append(
                     mmap.mmap(
-                        file.fileno(), 0, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                        file.fileno(),
+                        0,
+                        flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE,
+                        prot=mmap.PROT_READ | mmap.PROT_WRITE,
                     )
                 )
             facts = json.loads(self._maps[-1][:_PAGE].rstrip(b"\0"))

@@ -81,7 +81,8 @@ def test_what_the_kernel_wrote(tmp_path):
     rows, count = rows_by(ring_image.ImageSource([tmp_path / "x.ring"]))
     assert count == len(packets) and counts[0] >= 1
     assert sorted((row["client_port"], row["client_packets"], row["close"]) for row in rows) == sorted(
-        (row["client_port"], row["client_packets"], row["close"]) for row in fast([write_pcap(tmp_path / "x.pcap", packets)])[0]
+        (row["client_port"], row["client_packets"], row["close"])
+        for row in fast([write_pcap(tmp_path / "x.pcap", packets)])[0]
     )
     assert all(0 <= row["duration_ns"] < SECOND for row in rows)
 

@@ -45,7 +45,18 @@ def block_bytes(frames: list[bytes], size: int, status: int = USER, **wrong: int
     body = b"".join(frames)
     field = {"packets": len(frames), "first_offset": BLOCK_HEADER, **wrong}
     head = struct.pack(
-        "IIIIIIQIIII", 1, BLOCK_HEADER, status, field["packets"], field["first_offset"], BLOCK_HEADER + len(body), 1, 0, 0, 0, 0
+        "IIIIIIQIIII",
+        1,
+        BLOCK_HEADER,
+        status,
+        field["packets"],
+        field["first_offset"],
+        BLOCK_HEADER + len(body),
+        1,
+        0,
+        0,
+        0,
+        0,
     )
     assert len(head) == BLOCK_HEADER and len(head) + len(body) <= size
     return (head + body).ljust(size, b"\0")
@@ -76,7 +87,9 @@ class RingSource:
     report = drops = bytes_total = None
     bytes_read = idle_clock_ns = outside = 0
 
-    def __init__(self, blocks: list[bytes], size: int, *, slots: int = 2, link_type: int = 1, skip_outgoing: bool = False):
+    def __init__(
+        self, blocks: list[bytes], size: int, *, slots: int = 2, link_type: int = 1, skip_outgoing: bool = False
+    ):
         self.size, self.blocks = size, list(blocks)
         self.memory = bytearray(slots * size)
         self.slots, self.next = slots, 0

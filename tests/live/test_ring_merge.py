@@ -114,7 +114,10 @@ SPLITS = {
     "directions": by_direction,
     "one silent": lambda packets: [*by_direction(packets), []],
     "five by chance": lambda packets: by_chance(packets, 5, 1),
-    "one busy, one rare": lambda packets: [packets[:200:50] + packets[200:], sorted(set(packets[:200]) - set(packets[:200:50]))],
+    "one busy, one rare": lambda packets: [
+        packets[:200:50] + packets[200:],
+        sorted(set(packets[:200]) - set(packets[:200:50])),
+    ],
 }
 
 
@@ -150,7 +153,9 @@ def test_order_of_time_and_bounded_hold(split):
         seen += batch
     assert [(packet[0], packet[1]) for packet in seen] == [(packet.data, packet.time_ns) for packet in sorted(packets)]
     for which, part in enumerate(parts):
-        assert [(packet[1], packet[3]) for packet in seen if packet[5] == which] == [(p.time_ns, i + 1) for i, p in enumerate(part)]
+        assert [(packet[1], packet[3]) for packet in seen if packet[5] == which] == [
+            (p.time_ns, i + 1) for i, p in enumerate(part)
+        ]
 
 
 def two(first, second, *, size=SIZE):

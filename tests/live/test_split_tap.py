@@ -46,7 +46,9 @@ class Taps:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0 if name else socket.htons(_ETH_P_ALL))
             sock.setsockopt(_SOL_PACKET, _VERSION, _V3)
             sock.setsockopt(
-                _SOL_PACKET, _RX_RING, struct.pack("7I", _BLOCK, _BLOCKS, 2048, _BLOCK // 2048 * _BLOCKS, _TIMEOUT_MS, 0, 0)
+                _SOL_PACKET,
+                _RX_RING,
+                struct.pack("7I", _BLOCK, _BLOCKS, 2048, _BLOCK // 2048 * _BLOCKS, _TIMEOUT_MS, 0, 0),
             )
             rings.append(Ring(mmap.mmap(sock.fileno(), _BLOCK * _BLOCKS), _BLOCK, 1))
             if name:
@@ -62,7 +64,9 @@ class Taps:
     @property
     def drops(self):
         # Reading sets the kernel's counters to zero.
-        self.dropped += sum(struct.unpack("III", sock.getsockopt(_SOL_PACKET, _STATISTICS, 12))[1] for sock in self.sockets)
+        self.dropped += sum(
+            struct.unpack("III", sock.getsockopt(_SOL_PACKET, _STATISTICS, 12))[1] for sock in self.sockets
+        )
         return self.dropped
 
     def fill(self, batch: PacketBatch) -> bool:
@@ -103,7 +107,10 @@ def split():
             ):  # fmt: skip
                 here.sysctl("ipv4/conf/all/rp_filter", 0)
                 mac = there.run(["ip", "-br", "link", "show", into]).split()[2]
-                here.ip(f"route add {peer}/{length} dev {out} src {to}", f"neigh add {peer} lladdr {mac} dev {out} nud permanent")
+                here.ip(
+                    f"route add {peer}/{length} dev {out} src {to}",
+                    f"neigh add {peer} lladdr {mac} dev {out} nud permanent",
+                )
         yield left, right
 
 

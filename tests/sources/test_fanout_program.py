@@ -29,7 +29,9 @@ def translated() -> list[tuple[int, int, int, int]]:
         if k == fanout.HARDWARE_TYPE:
             steps.append((SET_A, 0, 0, 1))
         else:
-            steps.append((code, jt, jf, k - fanout.LINK_HEADER if fanout.LINK_HEADER <= k < fanout.NETWORK_HEADER else k))
+            steps.append(
+                (code, jt, jf, k - fanout.LINK_HEADER if fanout.LINK_HEADER <= k < fanout.NETWORK_HEADER else k)
+            )
     return steps
 
 

@@ -53,7 +53,9 @@ cdef enum:
 cdef extern from *:
     """
     #define synfin_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define synfin_prefetch_read(p) __builtin_prefetch((p))
     #define synfin_store_release(p, value) __atomic_store_n((p), (value), __ATOMIC_RELEASE)
     """
     uint32_t load_acquire "synfin_load_acquire"(const uint32_t* p) noexcept nogil
+    void prefetch_read "synfin_prefetch_read"(const void* p) noexcept nogil
     void store_release "synfin_store_release"(uint32_t* p, uint32_t value) noexcept nogil

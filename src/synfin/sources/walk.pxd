@@ -16,6 +16,7 @@ from synfin.sources.packet_mmap cimport (
     BlockHeader,
     FrameHeader,
     load_acquire,
+    prefetch_read,
     store_release,
 )
 
@@ -27,6 +28,7 @@ cdef enum Walked:
     WK_MEMORY = 4
 
 cdef enum:
+    PREFETCH = 1024          # bytes before a frame that its lines are asked for; of long frames, two frames before
     AHEAD = 32               # packets of a ring that are framed before their turn among several rings has come
 
 cdef struct Walk:
@@ -198,7 +200,7 @@ cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, Pack
     cdef const FrameHeader* f
     cdef PacketRef* p = out
     cdef const PacketRef* end = out + min(room, w.left - 1)
-    cdef uint32_t count
+    cdef uint32_t count, distance
     cdef int64_t time_ns, number = w.packets, captured = 0, stamped = 0
     while p < end:
         f = <const FrameHeader*>at
@@ -208,6 +210,9 @@ cdef inline uint32_t walk_stretch(Walk* w, int64_t low_ns, int64_t high_ns, Pack
                 or f.next_offset > <uint64_t>(last - at) or f.next_offset % FRAME_ALIGNMENT
                 or f.wire_len > <uint32_t>INT32_MAX or not low_ns <= time_ns < high_ns):
             break
+        distance = max(<uint32_t>PREFETCH, 2 * f.next_offset)
+        prefetch_read(at + distance)
+        prefetch_read(at + distance + 64)
         p.flags = _describe(w, f, p)
         captured += f.captured_len
         stamped += _card_stamps(f)
