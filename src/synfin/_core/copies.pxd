@@ -83,7 +83,8 @@ cdef inline void note_answer(Facts* facts, uint8_t answer) noexcept nogil:
 cdef inline void push_copy(Core* core, EndCopies* copies, int64_t time_ns, const Opening* opening,
                            uint32_t seq_end) noexcept nogil:
     cdef uint32_t place = <uint32_t>copies.total & (MAX_COPIES - 1)
-    cdef Copy* copy = &(<CopyPair*>block_of(&core.copy_pairs, &copies.pairs[place >> 1], sizeof(CopyPair))).copies[place & 1]
+    cdef CopyPair* pair = <CopyPair*>block_of(&core.copy_pairs, &copies.pairs[place >> 1], sizeof(CopyPair))
+    cdef Copy* copy = &pair.copies[place & 1]
     copy.time_ns = time_ns
     copy.opening = opening[0]
     copy.seq_end = seq_end
@@ -95,7 +96,8 @@ cdef inline int copies_kept(const EndCopies* copies) noexcept nogil:
 # The i-th of them, the oldest one first.
 cdef inline const Copy* copy_at(Core* core, const EndCopies* copies, int i) noexcept nogil:
     cdef uint32_t place = <uint32_t>(copies.total - copies_kept(copies) + i) & (MAX_COPIES - 1)
-    return &(<const CopyPair*>block_at(&core.copy_pairs, copies.pairs[place >> 1], sizeof(CopyPair))).copies[place & 1]
+    cdef const CopyPair* pair = <const CopyPair*>block_at(&core.copy_pairs, copies.pairs[place >> 1], sizeof(CopyPair))
+    return &pair.copies[place & 1]
 
 # Forgets them all; their blocks are free again.
 cdef inline void forget_copies(Core* core, EndCopies* copies) noexcept nogil:

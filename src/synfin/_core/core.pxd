@@ -219,9 +219,10 @@ cdef inline Others* others_of(Core* core, uint32_t number) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ gauges
 
-# What the gauges see of a record: both states (0: none that is counted), and above them its traits: five yes-or-no facts in
-# the order of the gauges from G_CONNECTIONS on. Which traits a phase can have is a byte for each phase; in PH_SYN, none
-# while an ICMP error says that the SYN did not arrive. Hardly a branch: every packet that is not usual asks twice.
+# What the gauges see of a record: both states (0: none that is counted), and above them its traits: five yes-or-no
+# facts in the order of the gauges from G_CONNECTIONS on. Which traits a phase can have is a byte for each phase; in
+# PH_SYN, none while an ICMP error says that the SYN did not arrive. Hardly a branch: every packet that opens or closes
+# something asks twice.
 cdef enum:
     TRAITS_SYN = 0x13        # connections, opening, midstream
     TRAITS_SYNACK = 0x15     # connections, half_open, midstream

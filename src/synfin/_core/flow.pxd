@@ -1,9 +1,9 @@
 # One connection in memory. Flow holds what every packet needs: 128 bytes, two cache lines: sequence numbers and deadline,
 # and what is counted. Facts (the same number in a second arena) begins with what an RTT sample needs; the rest is written
 # at the opening or at the end, as short as it usually is. What most connections never have lives in blocks that are taken
-# when it first occurs: Extra, in which the Closing lies, and by numbers that stand there Trouble, Copies, Vlans, the Tunnel
-# of types.pxd, and Wide for values that do not fit their short form in Facts. What is counted in 32 bits wraps into a high
-# word in Trouble.
+# when it first occurs: Extra, in which the Closing lies, and by numbers that stand there Trouble, Copies, Vlans, the
+# Tunnel of types.pxd, and Wide for values that do not fit their short form in Facts. What is counted in 32 bits wraps
+# into a high word in Trouble.
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from synfin._core.types cimport Tunnel

@@ -23,8 +23,8 @@ cdef inline void prefetch_record(Core* core, uint32_t number) noexcept nogil:
     for at in range(0, sizeof(Facts), 64):
         prefetch_write(facts + at)
 
-# Starts loading what a record's close, or its end, touches beyond the record: its Extra, and its neighbours in the wheel's
-# bucket, from which it is taken. Before: the facts are loaded, or on their way long enough.
+# Starts loading what a record's close, or its end, touches beyond the record: its Extra, and its neighbours in the
+# wheel's bucket, from which it is taken. Before: the facts are loaded, or on their way long enough.
 cdef inline void prefetch_around(Core* core, const Facts* facts) noexcept nogil:
     cdef const char* extra = <const char*>peek_extra(core, facts)
     if facts.extra:

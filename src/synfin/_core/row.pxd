@@ -286,8 +286,8 @@ cdef inline void put_others(Sink* s, const Others* o) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ the row
 
-# Writes the record as the sink's next row. `key` is the record's; `handshake` and `reason` are what the row says. Before: the sink has room for
-# one row.
+# Writes the record as the sink's next row. `key` is the record's; `handshake` and `reason` are what the row says. Before:
+# the sink has room for one row.
 cdef inline void put_columns(Sink* s, Core* core, uint32_t number, const Key* key, int kind, int handshake,
                              int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
@@ -323,7 +323,8 @@ cdef inline void put_interim_row(Sink* s, Core* core, uint32_t number) noexcept 
     flow_key(core, number, &key)
     put_columns(s, core, number, &key, REC_INTERIM, handshake, NOT_ENDED)
 
-# The final row of a record, which is counted; `key` is the record's. `reason` stands where it was neither closed nor reset.
+# The final row of a record, which is counted; `key` is the record's. `reason` stands where it was neither closed nor
+# reset.
 cdef inline void put_row(Core* core, uint32_t number, const Key* key, int reason) noexcept nogil:
     cdef Flow* flow = flow_of(core, number)
     cdef Facts* facts = facts_of(core, number)

@@ -44,11 +44,9 @@ cdef inline bint _is_open(const Flow* flow) noexcept nogil:
 # A close has begun and is not over, or this begins it. Nothing but acknowledgements and FINs without payload, and the
 # order of eviction does not move with it.
 cdef inline bint _is_closing(const Core* core, const Flow* flow, const Brief* brief) noexcept nogil:
-    cdef bint fin = (brief.flags & TH_FIN) != 0
-    cdef bint sent = (flow.seq[brief.sender].marks & EM_FIN) != 0
-    cdef bint begun = ((flow.seq[0].marks | flow.seq[1].marks) & EM_FIN) != 0
     return ((flow.phase == PH_OPEN or flow.phase == PH_CLOSING) and not flow.marks & (FM_ATTEMPT | FM_HELD)
-            and brief.payload_bytes == 0 and not core.capped and (fin or begun) and not (fin and sent))
+            and brief.payload_bytes == 0 and not core.capped
+            and (brief.flags & TH_FIN or (flow.seq[0].marks | flow.seq[1].marks) & EM_FIN))
 
 # Whether an end's SYN, where it was seen, is acknowledged: else this segment may be what does it.
 cdef inline bint _syn_settled(uint16_t marks) noexcept nogil:
