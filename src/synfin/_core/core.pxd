@@ -249,6 +249,16 @@ cdef inline void _count_face(Slice* s, uint32_t face, int sign) noexcept nogil:
     s.states[(face >> 4) & 15] += sign
     s.traits[face >> 8] += sign
 
+# What a slice's changes make of the gauges.
+cdef inline void add_changes(const Slice* s, int64_t* gauges) noexcept nogil:
+    cdef int i, bit
+    for i in range(ST_SYN_SENT, ST_COUNT):
+        gauges[i - ST_SYN_SENT] += s.states[i]
+    for i in range(1, 32):
+        for bit in range(5 if s.traits[i] else 0):
+            if (i >> bit) & 1:
+                gauges[G_CONNECTIONS + bit] += s.traits[i]
+
 # A record's face changed at effective time (0: there was, or is, none).
 cdef inline void face_change(Core* core, int64_t effective, uint32_t before, uint32_t after) noexcept nogil:
     cdef Slice* s

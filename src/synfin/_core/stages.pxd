@@ -12,6 +12,7 @@ from synfin._core.duplicates cimport (
 from synfin._core.filter cimport Program, filter_accepts
 from synfin._core.key cimport Key, key_of
 from synfin._core.quote cimport track_quote
+from synfin._core.record cimport prefetch_around
 from synfin._core.segment cimport track_copy, track_segment
 from synfin._core.sweep cimport rows_full, start_clock, step_back, sweep
 from synfin._core.usual cimport track_usual
@@ -23,7 +24,8 @@ cdef extern from "core.h" nogil:
 
 cdef enum:
     FLOWS_AHEAD = 16         # packets between the call for a record and its use,
-    FACTS_AHEAD = 8          # ... and for what else its packet needs
+    FACTS_AHEAD = 8          # ... for what else its packet needs,
+    BLOCKS_AHEAD = 4         # ... and for what the facts point to
 
 # What a batch is on its way through the stages.
 cdef struct Stages:
@@ -31,7 +33,8 @@ cdef struct Stages:
     uint32_t at              # the packet in hand, where a full sink stopped the last call
     bint stepping            # ... after it was tracked, before the clock stepped back
     uint32_t named           # the next packet whose record is to be loaded,
-    uint32_t asked           # ... and the next whose facts are
+    uint32_t asked           # ... the next whose facts are,
+    uint32_t followed        # ... and the next whose facts may point to more
     Brief briefs[BATCH_PACKETS]
     # Of packets whose brief does not say enough:
     Segment segments[BATCH_PACKETS]
@@ -86,7 +89,7 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     stages.count = batch.count
     stages.at = 0
     stages.stepping = False
-    stages.named = stages.asked = 0
+    stages.named = stages.asked = stages.followed = 0
     note_times(core, batch)
     for i in range(batch.count):
         brief = &stages.briefs[i]
@@ -118,9 +121,13 @@ cdef inline void prefetch_flow(Core* core, Brief* brief) noexcept nogil:
         prefetch_write(flow)
         prefetch_write(<char*>flow + 64)
 
+# Whether a packet may be one of those that open or close a connection, and so read and write all of its facts.
+cdef inline bint is_turn(const Flow* flow, const Brief* brief) noexcept nogil:
+    return (flow.phase != PH_OPEN or brief.flags & (TH_SYN | TH_FIN | TH_RST) != 0
+            or flow.state[0] != ST_ESTABLISHED)
+
 # Starts loading what else the record's packet needs. In an open connection: the addresses of IPv6, the RTT sums where a
-# segment may begin or complete a sample, and the instants where it brings an end's first payload. Otherwise it is a
-# SYN, FIN or RST, or answers one, and may write all the facts.
+# segment may begin or complete a sample, and the instants where it brings an end's first payload.
 cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
     cdef uint32_t at
     cdef char* facts
@@ -134,7 +141,7 @@ cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
     marks = flow.seq[brief.sender].marks
     if flow.marks & FM_IPV6:
         prefetch_read(arena_at(&core.address_pairs, flow.key_low))
-    if flow.phase != PH_OPEN or brief.flags & (TH_SYN | TH_FIN | TH_RST):
+    if is_turn(flow, brief):
         for at in range(0, sizeof(Facts), 64):
             prefetch_write(facts + at)
         prefetch_write(facts + sizeof(Facts) - 1)       # they begin anywhere in a line
@@ -149,6 +156,11 @@ cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
         prefetch_write(&(<Facts*>facts).born)
         prefetch_write(&(<Facts*>facts).extra)
         prefetch_write(&(<Facts*>facts).marks)
+
+# Starts loading what the facts point to.
+cdef inline void prefetch_blocks(Core* core, const Brief* brief) noexcept nogil:
+    if brief.flow and is_turn(flow_of(core, brief.flow), brief):
+        prefetch_around(core, facts_of(core, brief.flow))
 
 # Starts loading a record's place in the order of eviction, and then those beside it. Before: Core.capped.
 cdef inline void prefetch_age(Core* core, const Brief* brief) noexcept nogil:
@@ -175,6 +187,9 @@ cdef inline void prefetch_ahead(Core* core, Stages* stages) noexcept nogil:
         if unlikely(core.capped):
             prefetch_ages_beside(core, &stages.briefs[stages.asked])
         stages.asked += 1
+    while stages.followed < stages.asked and stages.followed <= stages.at + BLOCKS_AHEAD:
+        prefetch_blocks(core, &stages.briefs[stages.followed])
+        stages.followed += 1
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:

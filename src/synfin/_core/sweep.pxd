@@ -129,14 +129,9 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
 cdef inline void close_slice(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef Slice* s = &iv.slices[iv.next_slice & iv.slice_mask]
-    cdef int i, bit, at
+    cdef int i, at
     if s.used:
-        for i in range(ST_SYN_SENT, ST_COUNT):
-            iv.gauges[i - ST_SYN_SENT] += s.states[i]
-        for i in range(1, 32):
-            for bit in range(5 if s.traits[i] else 0):
-                if (i >> bit) & 1:
-                    iv.gauges[G_CONNECTIONS + bit] += s.traits[i]
+        add_changes(s, iv.gauges)
         memset(s, 0, sizeof(Slice))
     at = <int>(iv.next_slice - floor_div(iv.next_slice, SLICES) * SLICES)
     for i in range(PEAKS):

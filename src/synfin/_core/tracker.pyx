@@ -537,15 +537,12 @@ cdef class Tracker:
         then. Deadlines are met up to the input clock less the reorder allowance.
         """
         cdef Intervals* iv = &self.core.intervals
-        cdef int64_t total, number
-        cdef int i
-        gauges = {}
-        for i, name in enumerate(GAUGE_NAMES):
-            total = iv.gauges[i]
-            for number in range(<int64_t>iv.slice_mask + 1):   # closed ones hold no change
-                total += iv.slices[number].change[i]
-            gauges[name] = total
-        return gauges
+        cdef int64_t now[GAUGES]
+        cdef uint32_t i
+        memcpy(now, iv.gauges, sizeof(now))
+        for i in range(iv.slice_mask + 1):       # closed ones hold no change
+            add_changes(&iv.slices[i], now)
+        return {name: now[i] for i, name in enumerate(GAUGE_NAMES)}
 
     def histograms(self):
         """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.

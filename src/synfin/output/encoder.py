@@ -66,10 +66,12 @@ class Encoder:
         return self.free == self._size
 
     def finish(self) -> None:
-        """Wait until all is written, and end the thread."""
-        for _ in range(self._size):
-            self._wait_for_room()
-        self.close()
+        """Wait until all is written, and end the thread, also where that fails."""
+        try:
+            for _ in range(self._size):
+                self._wait_for_room()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End the thread; what still waits is dropped."""
