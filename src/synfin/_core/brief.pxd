@@ -32,6 +32,7 @@ cdef struct Brief:
     uint8_t sender
     uint8_t ip_version
     uint8_t whole            # 1: segment and key are there, too
+    uint8_t turn             # 1: it may open or close the connection (stages.pxd)
 
 # Before: verdict is VD_SEGMENT.
 cdef inline void brief_of(const Segment* segment, const Key* key, Brief* brief) noexcept nogil:

@@ -32,9 +32,6 @@ cdef struct Stages:
     uint32_t count
     uint32_t at              # the packet in hand, where a full sink stopped the last call
     bint stepping            # ... after it was tracked, before the clock stepped back
-    uint32_t named           # the next packet whose record is to be loaded,
-    uint32_t asked           # ... the next whose facts are,
-    uint32_t followed        # ... and the next whose facts may point to more
     Brief briefs[BATCH_PACKETS]
     # Of packets whose brief does not say enough:
     Segment segments[BATCH_PACKETS]
@@ -89,7 +86,6 @@ cdef inline void decode_batch(Core* core, Stages* stages, const Batch* batch) no
     stages.count = batch.count
     stages.at = 0
     stages.stepping = False
-    stages.named = stages.asked = stages.followed = 0
     note_times(core, batch)
     for i in range(batch.count):
         brief = &stages.briefs[i]
@@ -128,12 +124,13 @@ cdef inline bint is_turn(const Flow* flow, const Brief* brief) noexcept nogil:
 
 # Starts loading what else the record's packet needs. In an open connection: the addresses of IPv6, the RTT sums where a
 # segment may begin or complete a sample, and the instants where it brings an end's first payload.
-cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
+cdef inline void prefetch_facts(Core* core, Brief* brief) noexcept nogil:
     cdef uint32_t at
     cdef char* facts
     cdef char* sums
     cdef const Flow* flow
     cdef uint16_t marks
+    brief.turn = 0
     if brief.flow == 0:
         return
     flow = flow_of(core, brief.flow)
@@ -142,6 +139,7 @@ cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
     if flow.marks & FM_IPV6:
         prefetch_read(arena_at(&core.address_pairs, flow.key_low))
     if is_turn(flow, brief):
+        brief.turn = 1
         for at in range(0, sizeof(Facts), 64):
             prefetch_write(facts + at)
         prefetch_write(facts + sizeof(Facts) - 1)       # they begin anywhere in a line
@@ -157,12 +155,12 @@ cdef inline void prefetch_facts(Core* core, const Brief* brief) noexcept nogil:
         prefetch_write(&(<Facts*>facts).extra)
         prefetch_write(&(<Facts*>facts).marks)
 
-# Starts loading what the facts point to.
+# Starts loading what the facts point to. Before: prefetch_facts, some packets ago.
 cdef inline void prefetch_blocks(Core* core, const Brief* brief) noexcept nogil:
-    if brief.flow and is_turn(flow_of(core, brief.flow), brief):
+    if brief.turn:
         prefetch_around(core, facts_of(core, brief.flow))
 
-# Starts loading a record's place in the order of eviction, and then those beside it. Before: Core.capped.
+# Starts loading a record's place in the order of eviction, and later those beside it. Before: Core.capped.
 cdef inline void prefetch_age(Core* core, const Brief* brief) noexcept nogil:
     if brief.flow:
         prefetch_write(age_of(core, brief.flow))
@@ -174,22 +172,27 @@ cdef inline void prefetch_ages_beside(Core* core, const Brief* brief) noexcept n
         prefetch_write(age_of(core, age.older))
         prefetch_write(age_of(core, age.newer))
 
-# Before the packet in hand is tracked, what packets some way behind it will touch starts loading, each thing when what
-# points to it has arrived: so memory works while the core computes.
-cdef inline void prefetch_ahead(Core* core, Stages* stages) noexcept nogil:
-    while stages.named < stages.count and stages.named <= stages.at + FLOWS_AHEAD:
-        prefetch_flow(core, &stages.briefs[stages.named])
+# What the first packets of a batch touch starts loading before the first is tracked,
+cdef inline void prefetch_first(Core* core, Stages* stages) noexcept nogil:
+    cdef uint32_t i
+    for i in range(min(stages.count, <uint32_t>FLOWS_AHEAD)):
+        prefetch_flow(core, &stages.briefs[i])
+    for i in range(min(stages.count, <uint32_t>FACTS_AHEAD)):
+        prefetch_facts(core, &stages.briefs[i])
+
+# ... and with each packet what some packets behind it touch, each thing when what points to it has arrived: so memory
+# works while the core computes.
+cdef inline void prefetch_ahead(Core* core, Stages* stages, uint32_t at) noexcept nogil:
+    if at + FLOWS_AHEAD < stages.count:
+        prefetch_flow(core, &stages.briefs[at + FLOWS_AHEAD])
+        prefetch_facts(core, &stages.briefs[at + FACTS_AHEAD])
+        prefetch_blocks(core, &stages.briefs[at + BLOCKS_AHEAD])
         if unlikely(core.capped):
-            prefetch_age(core, &stages.briefs[stages.named])
-        stages.named += 1
-    while stages.asked < stages.named and stages.asked <= stages.at + FACTS_AHEAD:
-        prefetch_facts(core, &stages.briefs[stages.asked])
-        if unlikely(core.capped):
-            prefetch_ages_beside(core, &stages.briefs[stages.asked])
-        stages.asked += 1
-    while stages.followed < stages.asked and stages.followed <= stages.at + BLOCKS_AHEAD:
-        prefetch_blocks(core, &stages.briefs[stages.followed])
-        stages.followed += 1
+            prefetch_age(core, &stages.briefs[at + FLOWS_AHEAD])
+            prefetch_ages_beside(core, &stages.briefs[at + FACTS_AHEAD])
+    elif at + FACTS_AHEAD < stages.count:
+        prefetch_facts(core, &stages.briefs[at + FACTS_AHEAD])
+        prefetch_blocks(core, &stages.briefs[at + BLOCKS_AHEAD])
 
 cdef inline void count_skip(Core* core, int verdict, const PacketRef* packet) noexcept nogil:
     if verdict == VD_LINK_TYPE:
@@ -247,7 +250,7 @@ cdef inline bint track_batch(Core* core, Stages* stages, const Batch* batch) noe
     cdef const PacketRef* packet
     while stages.at < stages.count:
         packet = &batch.packets[stages.at]
-        prefetch_ahead(core, stages)
+        prefetch_ahead(core, stages, stages.at)
         if not stages.stepping:
             if core.clock == NEVER:
                 start_clock(core, packet.clock_ns)

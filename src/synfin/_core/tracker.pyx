@@ -20,7 +20,7 @@ from synfin._core.memory cimport (
 from synfin._core.route cimport Round, Share
 from synfin._core.snapshot cimport live_record
 from synfin._core.stages cimport (
-    Stages, decode_batch, track_batch,
+    Stages, decode_batch, prefetch_first, track_batch,
 )
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
@@ -250,6 +250,7 @@ cdef class Tracker:
             if got[0] != RESERVED:
                 return False
             decode_batch(self.core, self.stages, batch)
+            prefetch_first(self.core, self.stages)
         return track_batch(self.core, self.stages, batch)
 
     def work(self, Round round not None, int worker):
