@@ -249,7 +249,7 @@ def test_a_file_that_goes_while_it_waits(tmp_path):
 @pytest.mark.parametrize("batches", [0, 1, 5])
 def test_threads_end_with_the_input(tmp_path, monkeypatch, batches):
     gz_set(tmp_path)
-    started, run = [], ReadAhead._run
+    started, run, before = [], ReadAhead._run, set(threading.enumerate())
 
     def noted(reader):
         started.append(threading.current_thread())
@@ -262,4 +262,4 @@ def test_threads_end_with_the_input(tmp_path, monkeypatch, batches):
     source.close()
     assert batches == 0 or started
     assert not any(thread.is_alive() for thread in started)
-    assert all(not thread.name.startswith("synfin") for thread in threading.enumerate())
+    assert all(not thread.name.startswith("synfin") for thread in set(threading.enumerate()) - before)
