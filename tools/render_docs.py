@@ -1,9 +1,9 @@
 """Renders what can be generated in the documents: ``python tools/render_docs.py [--check]``.
 
-A generated part stands between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; the answers of docs/recipes.md and
-the pictures in docs/images/ are generated, too. Without ``--check`` the files are rewritten. With it nothing is written:
-what is stale is printed, and the exit status is 1. Needs the `test` group of pyproject.toml (DuckDB, Polars, dpkt); the
-packet counts of display filters are refreshed only where tshark is installed.
+A generated part stands between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; the answers of docs/recipes.md, the
+pictures in docs/images/ and Grafana's dashboard are generated, too. Without ``--check`` the files are rewritten. With it
+nothing is written: what is stale is printed, and the exit status is 1. Needs the `test` group of pyproject.toml (DuckDB,
+Polars, dpkt); the packet counts of display filters are refreshed only where tshark is installed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import docs_dashboard
 import docs_ladder
 import docs_memory
 import docs_metrics
@@ -103,6 +104,7 @@ def documents() -> dict[Path, str]:
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         wanted[path] = rendered(path.read_text())
     wanted[docs_recipes.DOCUMENT] = docs_recipes.refreshed(wanted[docs_recipes.DOCUMENT])
+    wanted[ROOT / "deploy" / "grafana" / "synfin-live.json"] = docs_dashboard.dashboard()
     return wanted
 
 
