@@ -32,6 +32,11 @@ def test_promtool_takes_the_rules():
     assert code == 0 and f"{len(expressions())} rules found" in said, said
 
 
+def test_promtool_takes_the_configuration_that_reads_them():
+    code, said = promtool("check", "config", FOLDER / "prometheus.yml")
+    assert code == 0 and "1 rule files found" in said, said
+
+
 def test_every_alert_fires_when_it_should_and_only_then():
     code, said = promtool("test", "rules", CASES)
     assert code == 0, said
