@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from hosts import receive
 from netns import Namespace, NotAllowed, become_root, veth
 
 CLIENTS, SERVERS, NOBODY, FORGED = "10.30.0.1", "10.30.0.80", "10.30.0.99", "10.30.0.200"
@@ -26,6 +27,7 @@ CLIENTS, SERVERS, NOBODY, FORGED = "10.30.0.1", "10.30.0.80", "10.30.0.99", "10.
 FIRST, SECOND, NEVER, CLOSED = 80, 443, 8080, 23
 METRICS = 9108
 _PATIENCE_S = 20.0
+_REQUEST, _ANSWER = b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n" + b"." * 5000
 _COOKIE_FREE = 60  # half-open connections: fewer than the backlog holds
 _SHOWN = (
     "synfin_attempts_total", "synfin_connections_half_open", "synfin_connections_half_closed", "synfin_packets_total",
@@ -74,11 +76,10 @@ class Traffic:
         client = self._client()
         client.connect((SERVERS, port))
         server, _ = self._listeners[port].accept()
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        server.recv(1000)
-        server.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b"." * 5000)
-        while client.recv(8000)[-1:] != b".":
-            pass
+        client.sendall(_REQUEST)
+        receive(server, len(_REQUEST))
+        server.sendall(_ANSWER)
+        receive(client, len(_ANSWER))  # all of it: who closes with bytes unread sends a reset
         return client, server
 
     def run(self) -> None:
@@ -171,8 +172,8 @@ def _compare(clients: Namespace, servers: Namespace) -> bool:
     def told() -> bool:
         return _metrics(clients).get("synfin_connections_half_open") == _COOKIE_FREE
 
+    # These came last, and figures of one scrape belong together.
     _until(told, "the metrics do not show what has passed")
-    time.sleep(1.5)  # a worker tells its figures once a second, and what is served is half a second old
     metrics, ours, theirs = both()
     print(f"\n{'ends by state':<14}{'synfin':>8}{'ss, clients':>14}{'ss, servers':>14}")
     same = True
