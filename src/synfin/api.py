@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from synfin.errors import CaptureFormatError, ConfigError
 from synfin.run import Run, choose_workers
-from synfin.schema import TABLES, Column
+from synfin.schema import BY, TABLES, Column
 from synfin.settings import FROM_TEXT, Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def columns(table: str = "flows") -> tuple[Column, ...]:
-    """The columns of a table, ``"flows"`` or ``"intervals"``, in order: name, kind, group and one sentence each.
+    """The columns of a table (``"flows"``, ``"intervals"``, ``"services"``, ``"clients"``) in order: name, kind, group and one
+    sentence each.
 
     Raises ConfigError for another table.
     """
@@ -55,7 +56,9 @@ def scan(
     ----------
     paths : one capture, glob or folder, or several, also URLs such as ``"s3://bucket/day/"``; ``"-"`` is standard input.
         Together they are one stream.
-    table : ``"flows"`` (one row per connection) or ``"intervals"`` (one row per interval of capture time).
+    table : ``"flows"`` (one row per connection), ``"intervals"`` (one row per interval of capture time), ``"services"`` or
+        ``"clients"`` (the interval table for each of the first `top` services or clients of an interval; the settings are
+        then asked for that table, too).
     profile : ``"native"``: instants are timestamp[ns, UTC], enumerations and addresses dictionary-encoded.
         ``"lakehouse"``: instants are timestamp[us, UTC], rounded down, each followed by an int64 column
         ``<name>_ns`` with the exact nanoseconds since 1970; strings are plain.
@@ -80,7 +83,7 @@ def scan(
     ConfigError : a table, profile, column or setting that does not exist; a number of workers out of range; a filter that libpcap does not take, or no libpcap;
         a window that holds nothing.
     """
-    settings = _settings(settings, keywords)
+    settings = _settings(settings, keywords, table)
     choose_workers(workers, None, settings)  # an error is told now
     from synfin.output.arrow import Layout
     from synfin.sources.filter import Filter
@@ -90,14 +93,23 @@ def scan(
     return Scan(paths, layout, settings, strict, filter=wanted, window=Window.of(start, end), workers=workers)
 
 
-def _settings(settings: Settings | None, keywords: dict[str, Any]) -> Settings:
+def _settings(settings: Settings | None, keywords: dict[str, Any], table: str) -> Settings:
     if settings is not None and keywords:
         raise ConfigError("give settings or single settings as keywords, not both")
     if unknown := set(keywords) - {field.name for field in fields(Settings)}:
         raise ConfigError(f"no setting is called {min(unknown)!r}; synfin.Settings describes all")
-    if settings is not None:
-        return settings
-    return Settings(**{k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()})
+    if settings is None:
+        settings = Settings(
+            **{k: FROM_TEXT[k](v) if isinstance(v, str) and k in FROM_TEXT else v for k, v in keywords.items()}
+        )
+    # Of tables by key, the one that is asked for and no other is kept.
+    return replace(settings, by=tuple(by for by, name in BY.items() if name == table))
+
+
+def _wanted(layout: Layout) -> dict[str, list[str]]:
+    # The columns of either table that a layout needs; tables by key have all.
+    names = {"flow_columns": "flows", "interval_columns": "intervals"}
+    return {name: layout.names if layout.table == table else [] for name, table in names.items()}
 
 
 def live(
@@ -148,7 +160,7 @@ def live(
     layout = Layout.choose(table, columns, profile)
     config = LiveConfig(
         interfaces=(interfaces,) if isinstance(interfaces, str) else tuple(interfaces),
-        settings=_settings(settings, keywords),
+        settings=_settings(settings, keywords, table),
         seconds=seconds,
         workers=workers,
         ring=max((parse_size(ring_bytes) if isinstance(ring_bytes, str) else ring_bytes) >> 20, 1),
@@ -171,11 +183,9 @@ class Live:
         from synfin.sidecar.workers import LiveWorkers
 
         self._layout = layout
-        wanted: dict[str, list[str]] = {"flow_columns": [], "interval_columns": []}
-        wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
         self._begun = False
         try:
-            self._workers = LiveWorkers(inputs, settings, **wanted)
+            self._workers = LiveWorkers(inputs, settings, **_wanted(layout))
         except BaseException:
             for each in inputs:
                 each.close()
@@ -339,13 +349,11 @@ class Scan:
             if self._stdin_taken:
                 raise ConfigError("standard input can be read only once; scan a file to pass over it again")
             self._stdin_taken = True
-        wanted = {"flow_columns": [], "interval_columns": []}
-        wanted["flow_columns" if layout.table == "flows" else "interval_columns"] = layout.names
         source = CaptureInput(
             self._paths, strict=self._strict, window=self._window, max_memory=self._settings.max_memory
         )
         workers = choose_workers(self._workers, source.bytes_total, self._settings)
-        run = Run(source, self._settings, filter=self._filter, workers=workers, **wanted)
+        run = Run(source, self._settings, filter=self._filter, workers=workers, **_wanted(layout))
         for _, block in run.blocks():
             yield layout.batch(block)
         self.stats, self.warnings = run.tracker.stats(), run.report.warnings

@@ -151,7 +151,7 @@ class Run:
         self.tick = tick
         self.interrupted = False
         wanted = {"flows": flow_columns, "intervals": interval_columns}
-        self.tables = [table for table, columns in wanted.items() if columns is None or columns]
+        self.tables = [table for table in settings.tables if wanted.get(table) is None or wanted[table]]
         flows, intervals = (None if columns is None else list(columns) for columns in wanted.values())
         self._workers: Workers | None = None
         if workers > 1 and selection is None:
@@ -234,7 +234,7 @@ class Run:
             self._interfaces_told = len(self.source.interfaces)
 
     def _take(self, force: bool) -> Iterator[tuple[str, Block]]:
-        for table in ("flows", "intervals"):
+        for table in self.settings.tables:
             while (block := self.tracker.take(table, force)) is not None:
                 if table in self.tables:
                     yield table, block

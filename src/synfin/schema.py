@@ -1,4 +1,4 @@
-"""The columns of both tables and the values of every enumeration, declared once.
+"""The columns of all tables and the values of every enumeration, declared once.
 
 The core's column numbers and enumeration codes are generated from here when the extensions are built
 (``setup.py``), the Arrow schema is made from here, and ``synfin columns`` prints it. This module imports nothing.
@@ -228,7 +228,34 @@ INTERVALS: tuple[Column, ...] = tuple(
     ]
 )  # fmt: skip
 
-TABLES: dict[str, tuple[Column, ...]] = {"flows": FLOWS, "intervals": INTERVALS}
+#: Of each table that is the interval table by key: the columns of the key. One row of an interval sums all that have no
+#: row of their own: `other` in the first of them.
+KEYS: dict[str, tuple[Column, ...]] = {
+    "services": (
+        Column("server_ip", "text", "interval", "Address of the server; `other`: all services that have no row of their own in this interval, together."),
+        Column("server_port", "int32", "interval", "Its port; null in the row `other`."),
+    ),
+    "clients": (
+        Column("client_ip", "text", "interval", "Address of the client; `other`: all clients that have no row of their own in this interval, together."),
+    ),
+}  # fmt: skip
+#: What ``--by`` takes -> the table that it gives.
+BY = {"service": "services", "client": "clients"}
+OTHER = "other"
+
+
+def _by_key(key: tuple[Column, ...]) -> tuple[Column, ...]:
+    """The interval table's columns with those of a key after the interval itself."""
+    drops = "Null: whose packets were lost is not known; the interval table says how many."
+    counts = (column._replace(doc=drops) if column.name == "capture_drops" else column for column in INTERVALS[3:])
+    return (*INTERVALS[:3], *key, *counts)
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "flows": FLOWS, "intervals": INTERVALS, **{table: _by_key(key) for table, key in KEYS.items()}
+}  # fmt: skip
+#: Those that a run has without being asked for more.
+USUAL_TABLES = ("flows", "intervals")
 
 
 def default_names(table: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from synfin.errors import ConfigError
+from synfin.schema import BY, USUAL_TABLES
 
 NS_PER_S = 1_000_000_000
 _UNITS_NS = {
@@ -18,6 +19,7 @@ _UNITS_NS = {
 MAX_DURATION_NS = 366 * 86_400 * NS_PER_S
 MAX_FLOWS = 1 << 31
 MAX_BYTES = 1 << 62
+MAX_TOP = 100_000
 
 
 def parse_duration(text: str) -> int:
@@ -105,6 +107,8 @@ class Settings:
     server_ports : ports that mark the server when no SYN was seen.
     checksum : ``"verify"`` skips packets whose IPv4 header or TCP checksum is wrong; ``"ignore"`` takes them.
     duplicates : ``keep`` what the capture point saw twice as it is, ``count`` the copies apart, or ``drop`` them.
+    by : what tables by key are asked for: any of ``"service"`` and ``"client"``.
+    top : keys of each interval that have rows of their own there; all others have one row together.
     max_flows : records that live at once at most; one more ends another (`evicted`). None: no such cap.
     max_memory : bytes of the process above which no room is made for more records at once. None: no such cap.
 
@@ -128,6 +132,8 @@ class Settings:
     duplicates: str = "keep"
     max_flows: int | None = None
     max_memory: int | None = None
+    by: tuple[str, ...] = ()
+    top: int = 1000
 
     def __post_init__(self) -> None:
         for field in fields(self)[:9]:
@@ -142,16 +148,23 @@ class Settings:
             raise ConfigError("reorder is more than 100,000 intervals; make the interval longer or reorder shorter")
         if set(self.key) - {"vlan", "tunnel"}:
             raise ConfigError(f"key can hold 'vlan' and 'tunnel' only, not {', '.join(self.key)!r}")
+        if unknown := set(self.by) - set(BY):
+            raise ConfigError(f"tables by key are by {' or '.join(BY)}, not by {', '.join(sorted(map(str, unknown)))}")
         if self.checksum not in {"ignore", "verify"}:
             raise ConfigError(f"checksum can be 'ignore' or 'verify', not {self.checksum!r}")
         if self.duplicates not in DUPLICATES:
             raise ConfigError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {self.duplicates!r}")
-        for name, least, most in (("max_flows", 1, MAX_FLOWS), ("max_memory", 1, MAX_BYTES)):
+        for name, least, most in (("max_flows", 1, MAX_FLOWS), ("max_memory", 1, MAX_BYTES), ("top", 1, MAX_TOP)):
             value = getattr(self, name)
-            if value is not None and not (type(value) is int and least <= value <= most):
+            if (value is not None or name == "top") and not (type(value) is int and least <= value <= most):
                 raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
         if self.server_ports is None:
             object.__setattr__(self, "server_ports", default_server_ports())
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables of a run: the usual ones, and those by key that are asked for."""
+        return (*USUAL_TABLES, *(table for by, table in BY.items() if by in self.by))
 
 
 #: How a setting is read where it is given as text; others are texts themselves, or no texts.

@@ -53,11 +53,12 @@ class Workers:
     ):
         # Whatever bounds the memory of a run is to be divided here: a worker takes a `count`-th of the connections.
         self._trackers = [
-            Tracker(settings, flow_columns, interval_columns, _one_at_a_time(filter), one_of_several=True)
+            Tracker(settings, flow_columns, interval_columns, _one_at_a_time(filter), several=count)
             for _ in range(count)
         ]
         self._router = Router(count, not self._trackers[0].headers_suffice, filter is not None)
-        self._merge = IntervalMerge(count, settings.interval, interval_columns, settings.duplicates != "keep")
+        knows_duplicates = settings.duplicates != "keep"
+        self._merge = IntervalMerge(count, settings.interval, interval_columns, knows_duplicates, top=settings.top)
         self._free = [Round(count) for _ in range(_ROUNDS)]
         self._round: Round | None = None  # the one that is filled
         self._sent: deque[Round | None] = deque()  # to be collected; None is the end of the input
@@ -126,7 +127,7 @@ class Workers:
         """A block of finished rows, or None; a worker fills its blocks of flows before it gives them."""
         if table == "flows":
             return self._blocks.popleft() if self._blocks else None
-        return self._merge.take(force)
+        return self._merge.take(table, force)
 
     def close(self) -> None:
         """Stop the threads. No row comes after that."""

@@ -49,11 +49,15 @@ cdef inline char* _next_chunk(Arena* arena) noexcept nogil:
         return arena.chunks[arena.chunk_count - 1] + bytes
     return <char*>huge_block(SLAB_CHUNKS * bytes)
 
+# Items that can be taken without a further chunk.
+cdef inline int64_t items_left(const Arena* arena) noexcept nogil:
+    return <int64_t>arena.free_count + (<int64_t>arena.chunk_count << arena.shift) - arena.fresh
+
 # Makes sure that `count` items can be taken. Returns 0, or -1 without memory.
 cdef inline int arena_reserve(Arena* arena, uint32_t count) noexcept nogil:
     cdef char** chunks
     cdef char* chunk
-    while <int64_t>arena.free_count + (<int64_t>arena.chunk_count << arena.shift) - arena.fresh < count:
+    while items_left(arena) < count:
         if arena.chunk_count == arena.chunk_room:
             chunks = <char**>realloc(arena.chunks, sizeof(char*) * (2 * <uint64_t>arena.chunk_room + 16))
             if chunks == NULL:

@@ -136,7 +136,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     tcp_options(x.segment, &options)
     read_opening(x.segment, &options, &opening)
     if again:
-        interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
+        interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS)
     else:
         release_held(x.core, x.flow, x.facts)
         x.flow.marks |= FM_HELD

@@ -89,7 +89,7 @@ cdef inline void settle_phase(Context* x) noexcept nogil:
         closing = closing_of(x.core, x.facts)
         closing.closed_at = x.packet.time_ns
         closing.has |= CM_CLOSED
-        interval_count(&x.core.intervals, x.effective, ICOL_CLOSED_FIN, 1)
+        interval_count(&x.core.intervals, x.effective, ICOL_CLOSED_FIN)
     elif both & EM_FIN:
         flow.phase = PH_CLOSING
     elif flow.marks & FM_NOT_SEEN and not both & EM_SEEN:
@@ -129,17 +129,17 @@ cdef inline bint is_rst_acceptable(Context* x) noexcept nogil:
 cdef inline void fail_attempt(Context* x) noexcept nogil:
     if x.d != client_end(x.flow) and not x.facts.marks & FF_SYNACK:
         if not x.facts.marks & FF_REFUSED:
-            interval_count(&x.core.intervals, x.effective, ICOL_REFUSED, 1)
+            interval_count(&x.core.intervals, x.effective, ICOL_REFUSED)
         x.facts.marks |= FF_REFUSED
     else:
         if not x.facts.marks & FF_ABORTED:
-            interval_count(&x.core.intervals, x.effective, ICOL_ABORTED, 1)
+            interval_count(&x.core.intervals, x.effective, ICOL_ABORTED)
         x.facts.marks |= FF_ABORTED
 
 cdef inline void reset_connection(Context* x, Closing* closing) noexcept nogil:
     closing.has |= CM_SHAPE
     closing.shape = CL_RST_AFTER_FIN if closing.has & CM_FIN else CL_RST
-    interval_count(&x.core.intervals, x.effective, ICOL_CLOSED_RST, 1)
+    interval_count(&x.core.intervals, x.effective, ICOL_CLOSED_RST)
 
 # Returns whether the RST was accepted.
 cdef inline bint take_rst(Context* x) noexcept nogil:

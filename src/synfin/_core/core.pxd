@@ -11,8 +11,10 @@ from synfin._core.filter cimport Program
 from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
 from synfin._core.key cimport NO_VLAN, Key, key_hash
+from synfin._core.keyed cimport KEY_TABLES, ByKey, Kept
 from synfin._core.parts cimport Parts
 from synfin._core.sink cimport Sink
+from synfin._core.table cimport *
 from synfin._core.types cimport *
 from synfin._core.watch cimport Watch
 from synfin._core.wheel cimport *
@@ -23,8 +25,6 @@ cdef extern from *:
 
 cdef enum:
     WINDOW_SCALE_MAX = 14    # RFC 7323 section 2.3; also what an unknown scale counts as (SPEC 3.4)
-    PROBE_MAX = 128          # a lookup looks at no more slots than this: an insertion that would need more has the
-                             # table doubled before the next batch
 
 # Timeouts (ns) by phase, and what else is fixed for a run.
 cdef struct Config:
@@ -40,17 +40,6 @@ cdef struct Config:
     uint64_t zeek_ports[1024]
     bint others              # columns of others.pxd were asked for
     uint32_t max_flows       # UINT32_MAX: no such cap
-
-# One entry of the index: the hash again, so that a probe touches a record only where it very likely is the one.
-cdef struct Slot:
-    uint32_t hash
-    uint32_t flow            # 0: empty
-
-cdef struct Table:
-    Slot* slots
-    uint32_t mask
-    uint32_t count
-    bint crowded             # an insertion went beyond PROBE_MAX
 
 # Kinds of records in the order in which a cap takes them (ages.pxd).
 cdef enum:
@@ -68,6 +57,7 @@ cdef struct Budget:
     bint records_full        # no more room is made for records,
     bint index_full          # ... the index,
     bint blocks_full         # ... blocks
+    bint keys_full           # ... services and clients in tables by key
 
 cdef struct Stats:
     int64_t packets
@@ -115,6 +105,14 @@ cdef struct Core:
     Arena held_others        # Others.without and Others.next
     Arena ages               # likewise; empty unless `capped`
     bint capped              # a cap on records or on memory is set
+    Arena kept               # likewise; empty unless `keyed`
+    bint keyed               # a table by key is asked for (by.pxd)
+    ByKey by[KEY_TABLES]
+    int64_t since            # the first slice of the clock's present run
+    int64_t told             # the interval whose parts by key are being told; NEVER: none is
+    bint told_complete
+    bint sorted_parts        # parts of an interval go by key: several trackers share one input
+    bint attended            # somebody asks more of records than rows: `capped`, `keyed`, `watch`
     uint32_t cap             # records that may live at once
     Rank ranks[RANKS]
     Budget budget
@@ -337,40 +335,6 @@ cdef inline bint flow_has_key(Core* core, uint32_t number, const Key* key) noexc
     pair = <AddressPair*>arena_at(&core.address_pairs, flow.key_low)
     return memcmp(pair.addr[0], key.addr[0], 32) == 0
 
-# Before: the table has an empty slot (memory.pxd grows it between batches) and does not hold the key.
-cdef inline void table_insert(Core* core, uint32_t hash, uint32_t number) noexcept nogil:
-    cdef Table* table = &core.table
-    cdef uint32_t at = hash & table.mask
-    cdef uint32_t probes = 1
-    while table.slots[at].flow:
-        at = (at + 1) & table.mask
-        probes += 1
-    table.slots[at].hash = hash
-    table.slots[at].flow = number
-    table.count += 1
-    if probes > PROBE_MAX:
-        table.crowded = True
-
-# Removes a record and closes the gap behind it, so that probes stay short without tombstones: each following entry
-# moves back unless it would come to stand before its own home slot.
-cdef inline void table_remove(Core* core, uint32_t hash, uint32_t number) noexcept nogil:
-    cdef Table* table = &core.table
-    cdef uint32_t hole = hash & table.mask
-    cdef uint32_t at, home
-    while table.slots[hole].flow != number:
-        hole = (hole + 1) & table.mask
-    at = hole
-    while True:
-        at = (at + 1) & table.mask
-        if table.slots[at].flow == 0:
-            break
-        home = table.slots[at].hash & table.mask
-        if ((at - home) & table.mask) >= ((at - hole) & table.mask):
-            table.slots[hole] = table.slots[at]
-            hole = at
-    table.slots[hole].flow = 0
-    table.count -= 1
-
 # ------------------------------------------------------------------------------------------------ birth
 
 # A record for a key, with nothing said yet about its states. Before: reserves hold (memory.pxd).
@@ -403,7 +367,7 @@ cdef inline uint32_t flow_create(Core* core, const Key* key) noexcept nogil:
     facts.rtt[0].min_high = facts.rtt[1].min_high = 0xFF
     flow.last_seen = NEVER
     flow.last_effective = NEVER
-    table_insert(core, key.hash, number)
+    table_insert(&core.table, key.hash, number)
     return number
 
 # Rebuilds the key of a record (its hash included), for the index and for the row.

@@ -207,7 +207,7 @@ cdef inline void account_payload(Context* x) noexcept nogil:
     if seen:
         trouble.retransmitted_segments += 1
         trouble.retransmitted_bytes += seen
-        interval_count(&x.core.intervals, x.effective, ICOL_RETRANSMITTED_SEGMENTS, 1)
+        interval_count(&x.core.intervals, x.effective, ICOL_RETRANSMITTED_SEGMENTS)
     elif high == old_end:
         trouble.out_of_order_segments += 1
     if seq_gt(high, sender.nxt):

@@ -63,6 +63,9 @@ cdef struct Intervals:
     Slice* slices
     Interval* intervals
     bint knows_drops
+    uint32_t hand            # what was counted of the record in hand, for its key (by.pxd): a bit for each count, and
+                             # above them for each RTT
+    int64_t hand_rtt[2]
     Interval* near           # the interval that counted last: `near_slice` of it covers [near_from, near_to)
     int64_t near_slice
     int64_t near_from
@@ -136,7 +139,12 @@ cdef inline Interval* _interval_of(Intervals* iv, int64_t slice_number) noexcept
 cdef inline Interval* interval_at(Intervals* iv, int64_t effective) noexcept nogil:
     return iv.near if is_near(iv, effective) else _interval_of(iv, _slice_at(iv, effective))
 
-cdef inline void interval_count(Intervals* iv, int64_t effective, int column, int64_t count) noexcept nogil:
+# Something happened to the record in hand, once with the packet in hand, or with its end.
+cdef inline void interval_count(Intervals* iv, int64_t effective, int column) noexcept nogil:
+    interval_add(iv, effective, column, 1)
+    iv.hand |= <uint32_t>1 << (column - ICOL_SYNS)
+
+cdef inline void interval_add(Intervals* iv, int64_t effective, int column, int64_t count) noexcept nogil:
     cdef Interval* interval = interval_at(iv, effective)
     interval.counts[column - ICOL_SYNS] += count
     interval.used = True
@@ -163,3 +171,5 @@ cdef inline void run_rtt_add(RunRtt* run, int64_t value) noexcept nogil:
 cdef inline void interval_rtt(Intervals* iv, int64_t effective, int side, int64_t value) noexcept nogil:
     rtt_histogram_add(&interval_at(iv, effective).rtt[side], value)
     run_rtt_add(&iv.run_rtt[side], value)
+    iv.hand |= <uint32_t>1 << (COUNTS + side)
+    iv.hand_rtt[side] = value

@@ -1,8 +1,8 @@
 # What a tracker holds memory in: the index and the arenas. They grow between batches only, so that no packet allocates.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 
-from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_init, arena_reserve
+from synfin._core.arena cimport BLOCKS_SHIFT, RECORDS_SHIFT, arena_bytes, arena_init, arena_reserve, items_left
+from synfin._core.by cimport KEYS_A_PACKET, by_bytes, by_reserve, by_untouched_bytes, keys_chunk_bytes
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_are_short, firsts_bytes, firsts_reserve
 from synfin._core.record cimport evict_record
@@ -10,16 +10,15 @@ from synfin._core.sweep cimport rows_full
 from synfin._core.watch cimport watch_reserve
 
 cdef extern from "core.h" nogil:
-    void* zeroed_block(size_t size)
     int64_t resident_bytes()
 
 cdef enum:
-    ARENAS = 14
-    BY_RECORD = 4            # those before it go by the numbers of records, the others hold blocks
-    ADDRESS_PAIRS = 4
-    COPIES = 8
-    HELDS = 10
-    TUNNELS = 12
+    ARENAS = 15
+    BY_RECORD = 5            # those before it go by the numbers of records, the others hold blocks
+    ADDRESS_PAIRS = 5
+    COPIES = 9
+    HELDS = 11
+    TUNNELS = 13
 
 cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.flows, sizeof(Flow), RECORDS_SHIFT)
@@ -36,6 +35,7 @@ cdef inline void init_arenas(Core* core) noexcept nogil:
     arena_init(&core.others, sizeof(Others), RECORDS_SHIFT)
     arena_init(&core.ages, sizeof(Age), RECORDS_SHIFT)
     arena_init(&core.held_others, sizeof(Others), BLOCKS_SHIFT)
+    arena_init(&core.kept, sizeof(Kept), RECORDS_SHIFT)
 
 # The arenas by number, below ARENAS.
 cdef inline Arena* arena_by_number(Core* core, int which) noexcept nogil:
@@ -48,43 +48,24 @@ cdef inline Arena* arena_by_number(Core* core, int which) noexcept nogil:
     if which == 3:
         return &core.others
     if which == 4:
+        return &core.kept
+    if which == ADDRESS_PAIRS:
         return &core.address_pairs
-    if which == 5:
-        return &core.extras
     if which == 6:
-        return &core.wides
+        return &core.extras
     if which == 7:
+        return &core.wides
+    if which == 8:
         return &core.troubles
     if which == COPIES:
         return &core.copies
-    if which == 9:
+    if which == 10:
         return &core.copy_pairs
     if which == HELDS:
         return &core.helds
-    if which == 11:
+    if which == 12:
         return &core.vlans
     return &core.tunnels if which == TUNNELS else &core.held_others
-
-# Moves the index into `slots` slots; it touches no record, so a million entries take milliseconds. Returns -1 without
-# memory.
-cdef inline int grow_table(Table* table, uint64_t slots) noexcept nogil:
-    cdef Slot* old = table.slots
-    cdef uint64_t i, count = <uint64_t>table.mask + 1 if old != NULL else 0
-    cdef uint32_t at
-    cdef Slot* fresh = <Slot*>zeroed_block(slots * sizeof(Slot))
-    if fresh == NULL:
-        return -1
-    table.slots = fresh
-    table.mask = <uint32_t>(slots - 1)
-    table.crowded = False
-    for i in range(count):
-        if old[i].flow:
-            at = old[i].hash & table.mask
-            while fresh[at].flow:
-                at = (at + 1) & table.mask
-            fresh[at] = old[i]
-    free(old)
-    return 0
 
 # ------------------------------------------------------------------------------------------------ how much may be taken
 
@@ -107,6 +88,8 @@ cdef inline int64_t counted_bytes(Core* core, bint touched) noexcept nogil:
     cdef Arena* arena
     cdef uint32_t fresh
     cdef int i
+    for i in range(KEY_TABLES):
+        total += by_bytes(&core.by[i]) - (by_untouched_bytes(&core.by[i]) if touched else 0)
     for i in range(ARENAS):
         arena = arena_by_number(core, i)
         total += arena_bytes(arena)
@@ -129,11 +112,22 @@ cdef inline bint may_take(Core* core, int64_t bytes, bint for_records) noexcept 
     room = budget.limit - budget.spare - budget.beside
     return counted_bytes(core, False) + bytes <= (room // 4 * 3 if for_records else room)
 
-# Items of an arena that can be taken without a further chunk.
-cdef inline int64_t items_left(const Arena* arena) noexcept nogil:
-    return <int64_t>arena.free_count + (<int64_t>arena.chunk_count << arena.shift) - arena.fresh
-
 # ------------------------------------------------------------------------------------------------ growth
+
+# Room for what tables by key may take (by.pxd) of what `packets` packets do. Where memory gives out, no further key has a
+# place of its own, but what those come to need that have one is taken all the same. Returns -1 without memory.
+cdef inline int reserve_keys(Core* core, uint32_t packets) noexcept nogil:
+    cdef ByKey* by
+    cdef int table
+    for table in range(KEY_TABLES):
+        by = &core.by[table]
+        if not by.asked:
+            continue
+        if items_left(&by.keys) < KEYS_A_PACKET * <int64_t>packets and not core.budget.keys_full:
+            core.budget.keys_full = not may_take(core, keys_chunk_bytes(), False)
+        if by_reserve(core, by, packets, not core.budget.keys_full) < 0:
+            return -1
+    return 0
 
 # Gives an arena that goes by the numbers of records as many chunks as these have. Returns -1 without memory.
 cdef inline int follow_records(Core* core, Arena* arena) noexcept nogil:
@@ -145,11 +139,12 @@ cdef inline int follow_records(Core* core, Arena* arena) noexcept nogil:
 # Room for the records that a batch may begin; where no more can be made, what is there is the cap.
 cdef inline int reserve_records(Core* core) noexcept nogil:
     cdef int64_t wanted = core.config.max_flows - core.table.count
+    cdef uint32_t chunk = core.kept.chunk_count
     cdef int64_t bytes = CHUNK_RECORDS * <int64_t>(sizeof(Flow) + sizeof(Facts))
     if wanted > BATCH_PACKETS:
         wanted = BATCH_PACKETS
     if items_left(&core.flows) < wanted and not core.budget.records_full:
-        bytes += CHUNK_RECORDS * <int64_t>((sizeof(Age) if core.capped else 0)
+        bytes += CHUNK_RECORDS * <int64_t>((sizeof(Age) if core.capped else 0) + (sizeof(Kept) if core.keyed else 0)
                                            + (sizeof(Others) if core.config.others else 0))
         core.budget.records_full = not may_take(core, bytes, True)
         if not core.budget.records_full and arena_reserve(&core.flows, <uint32_t>wanted) < 0:
@@ -160,8 +155,11 @@ cdef inline int reserve_records(Core* core) noexcept nogil:
     if core.budget.records_full and items_left(&core.flows) + core.table.count < core.cap:
         core.cap = <uint32_t>(items_left(&core.flows) + core.table.count)
     if (follow_records(core, &core.facts) < 0 or (core.capped and follow_records(core, &core.ages) < 0)
-            or (core.config.others and follow_records(core, &core.others) < 0)):
+            or (core.config.others and follow_records(core, &core.others) < 0)
+            or (core.keyed and follow_records(core, &core.kept) < 0)):
         return NO_MEMORY
+    for chunk in range(chunk, core.kept.chunk_count):
+        memset(core.kept.chunks[chunk], 0, CHUNK_RECORDS * sizeof(Kept))
     return RESERVED
 
 # The index for as many records; where it cannot be doubled, three quarters of it are the cap.
@@ -203,6 +201,8 @@ cdef inline bint once_a_packet(int arena) noexcept nogil:
 # Room for whatever one batch can take (RESERVED and so on).
 cdef inline int reserve(Core* core) noexcept nogil:
     cdef int i, got = reserve_records(core)
+    if core.keyed and got == RESERVED and reserve_keys(core, BATCH_PACKETS) < 0:
+        got = NO_MEMORY
     if got == RESERVED:
         got = reserve_index(core)
     for i in range(BY_RECORD, ARENAS if core.config.others else ARENAS - 1):

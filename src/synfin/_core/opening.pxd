@@ -18,7 +18,7 @@ from synfin._core.wide cimport keep_opening, set_done, set_instant, set_isn, syn
 
 cdef inline void count_completed(Context* x) noexcept nogil:
     x.facts.marks |= FF_COMPLETE
-    interval_count(&x.core.intervals, x.effective, ICOL_COMPLETED, 1)
+    interval_count(&x.core.intervals, x.effective, ICOL_COMPLETED)
 
 # The handshake is complete. An end that sent its FIN before is not ESTABLISHED any more.
 cdef inline void complete(Context* x) noexcept nogil:
@@ -156,7 +156,7 @@ cdef inline void reopen_attempt(Context* x) noexcept nogil:
 # A SYN with its sender's known ISN.
 cdef inline void take_resent_syn(Context* x, const Options* options) noexcept nogil:
     cdef Opening opening
-    interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS, 1)
+    interval_count(&x.core.intervals, x.effective, ICOL_SYN_RESENDS)
     if x.flow.marks & FM_ATTEMPT and x.flow.phase == PH_RESET:
         reopen_attempt(x)
     read_opening(x.segment, options, &opening)

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 
 from synfin._core.batch cimport PacketBatch
 from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
-from synfin._core.core cimport PROBE_MAX, Core, Slot, table_insert, table_remove
+from synfin._core.core cimport Core
 from synfin._core.decode cimport decode as decode_packet
 from synfin._core.filter cimport Instruction, Program, filter_accepts, filter_is_sound
 from synfin._core.flow cimport AddressPair, Copies, CopyPair, Extra, Facts, Flow, Held, Rtt, Trouble, Vlans, Wide
@@ -17,6 +17,7 @@ from synfin._core.icmp cimport says_unreachable
 from synfin._core.key cimport Key, key_of
 from synfin._core.sink cimport format_ipv4, format_ipv6
 from synfin._core.seq cimport seq_distance, seq_ge, seq_gt, seq_le, seq_lt
+from synfin._core.table cimport PROBE_MAX, Slot, table_insert, table_remove
 from synfin._core.tcp cimport tcp_options, tcp_timestamps
 from synfin._core.types cimport (
     NO_TUNNEL_ID, OPT_MPTCP, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WINDOW_SCALE, PF_VLAN, VD_COUNT,
@@ -368,11 +369,11 @@ cdef class Index:
 
     def insert(self, uint32_t hash, uint32_t number):
         """Enter a record; its number is above 0 and not in the index."""
-        table_insert(self.core, hash, number)
+        table_insert(&self.core.table, hash, number)
 
     def remove(self, uint32_t hash, uint32_t number):
         """Take a record out that is in the index."""
-        table_remove(self.core, hash, number)
+        table_remove(&self.core.table, hash, number)
 
     def slots(self) -> list:
         """(hash, number) of each slot; number 0 where it is empty."""

@@ -2,6 +2,7 @@
 # `unreachable`).
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
+from synfin._core.by cimport by_packet
 from synfin._core.core cimport *
 from synfin._core.icmp cimport says_unreachable
 from synfin._core.row cimport handshake_outcome
@@ -29,7 +30,7 @@ cdef inline void mark_unreachable(Core* core, Flow* flow, Facts* facts, const Se
         trouble.icmp_type = segment.icmp_type
         trouble.icmp_code = segment.icmp_code
         if handshake_outcome(flow, facts) == HS_UNREACHABLE:
-            interval_count(&core.intervals, effective, ICOL_UNREACHABLE, 1)
+            interval_count(&core.intervals, effective, ICOL_UNREACHABLE)
     flow.seq[client_end(flow)].marks |= EM_UNREACHABLE
     face_change(core, effective, face, face_of(flow))
 
@@ -58,3 +59,5 @@ cdef inline void track_quote(Core* core, const Segment* segment, const PacketRef
     if (flow.marks & FM_ATTEMPT and flow.phase == PH_SYN and end == client_end(flow) and says_unreachable(segment)
             and flow.seq[end].marks & EM_SYN and segment.seq == facts.opening[end].isn):
         mark_unreachable(core, flow, facts, segment, effective)
+        if core.keyed:
+            by_packet(core, number, effective, 0, 0)

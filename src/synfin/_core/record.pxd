@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from synfin._core.ages cimport age_forget, age_oldest, rank_of
 from synfin._core.border cimport release_held
+from synfin._core.by cimport by_end
 from synfin._core.copies cimport forget_copies
 from synfin._core.core cimport *
 from synfin._core.others cimport keep_held_others
@@ -72,13 +73,23 @@ cdef inline void settle_outcome(Core* core, Flow* flow, Facts* facts, int reason
     cdef Closing* closing
     cdef int outcome = handshake_outcome(flow, facts)
     if flow.phase < PH_CLOSED and outcome == HS_UNANSWERED:
-        interval_count(&core.intervals, at, ICOL_UNANSWERED, 1)
+        interval_count(&core.intervals, at, ICOL_UNANSWERED)
     elif flow.phase < PH_CLOSED and outcome == HS_HALF_OPEN:
-        interval_count(&core.intervals, at, ICOL_HALF_OPEN_EXPIRED, 1)
+        interval_count(&core.intervals, at, ICOL_HALF_OPEN_EXPIRED)
     if flow.state[0] == ST_TIME_WAIT or flow.state[1] == ST_TIME_WAIT:
         closing = closing_of(core, facts)
         closing.time_wait_end = TWE_REUSED if reason == END_REUSE else TWE_EXPIRED
         closing.has |= CM_TIME_WAIT_END
+
+# What is kept beside the record ends with it.
+cdef inline void attend_end(Core* core, uint32_t number, const Key* key, int reason, int64_t at) noexcept nogil:
+    cdef const Flow* flow = flow_of(core, number)
+    if core.watch != NULL:
+        watch_end(core.watch, number, key, client_end(flow))
+    if core.capped:
+        age_forget(core, number, flow.phase)
+    if core.keyed and reason != END_END_OF_INPUT:
+        by_end(core, number, at)
 
 # Writes the row of a record and forgets the record. `at` is the effective time at which it leaves the gauges; the end of
 # the input takes nothing off them. Before: the sink has room for one row.
@@ -94,11 +105,9 @@ cdef inline void end_record(Core* core, uint32_t number, int reason, int64_t at)
             settle_outcome(core, flow, facts, reason, at)
         face_change(core, at, face_of(flow), 0)
     put_row(core, number, &key, reason)
-    if core.watch != NULL:
-        watch_end(core.watch, number, &key, client_end(flow))
-    table_remove(core, key.hash, number)
-    if core.capped:
-        age_forget(core, number, flow.phase)
+    if unlikely(core.attended):
+        attend_end(core, number, &key, reason, at)
+    table_remove(&core.table, key.hash, number)
     timer_unlink(core, number, facts)
     release_blocks(core, number, flow, facts)
 
@@ -111,5 +120,5 @@ cdef inline void expire_record(Core* core, uint32_t number) noexcept nogil:
 cdef inline void evict_record(Core* core) noexcept nogil:
     cdef uint32_t number = age_oldest(core)
     core.stats.evicted[rank_of(flow_of(core, number).phase)] += 1
-    interval_count(&core.intervals, core.clock, ICOL_EVICTED, 1)
+    interval_count(&core.intervals, core.clock, ICOL_EVICTED)
     end_record(core, number, END_EVICTED, core.clock)

@@ -2,7 +2,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from synfin._core.ages cimport age_packet
-from synfin._core.border cimport BEGINS, HOLD, PROVES, begin_from_held, border_of, hold_syn
+from synfin._core.border cimport BEGINS, BELONGS, HOLD, PROVES, begin_from_held, border_of, hold_syn
+from synfin._core.by cimport by_packet
 from synfin._core.closing cimport note_fins_acknowledged, settle_phase, take_fin, take_rst
 from synfin._core.core cimport *
 from synfin._core.data cimport add_packet, count_odd, count_packet, is_acceptable, take_segment
@@ -238,7 +239,7 @@ cdef inline void count_segment(Core* core, const Segment* segment, int64_t effec
     interval_packet(&core.intervals, effective, segment.ip_bytes)
     core.stats.ip_bytes += segment.ip_bytes
     if segment.flags & (TH_SYN | TH_RST) == TH_SYN:
-        interval_count(&core.intervals, effective, ICOL_SYNACKS if segment.flags & TH_ACK else ICOL_SYNS, 1)
+        interval_count(&core.intervals, effective, ICOL_SYNACKS if segment.flags & TH_ACK else ICOL_SYNS)
 
 # One segment; `guess` as in table_find_again. Before: the core's clock is the packet's, every deadline and slice up to
 # clock - reorder is settled (sweep.pxd), the arenas and the sink hold their reserves.
@@ -277,11 +278,11 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
     if border == BEGINS:
         end_record(core, x.number, END_REUSE, x.effective)
         x.effective = fresh
+    if border == PROVES:
+        begin_proven(&x, key)            # ends the other, so that only then the segment is counted as the new one's
     count_segment(core, segment, x.effective)
     if border == BEGINS:
         begin_record(&x, key)
-    elif border == PROVES:
-        begin_proven(&x, key)
     elif border == HOLD:
         phase = flow.phase
         face = face_of(flow)
@@ -291,7 +292,7 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
         settle_phase(&x)                 # it may show the second end of a midstream record
         settle_deadline(&x, phase, False)
         face_change(core, x.effective, face, face_of(flow))
-    else:
+    elif border == BELONGS:
         apply_segment(&x, face_of(flow), flow.phase)
 
 # ------------------------------------------------------------------------------------------------ capture duplicates
@@ -313,8 +314,10 @@ cdef inline bint track_copy(Core* core, const Segment* segment, const PacketRef*
         expire_record(core, x.number)
         return False
     interval_packet(&core.intervals, x.effective, segment.ip_bytes)
-    interval_count(&core.intervals, x.effective, ICOL_CAPTURE_DUPLICATES, 1)
+    interval_count(&core.intervals, x.effective, ICOL_CAPTURE_DUPLICATES)
     core.stats.ip_bytes += segment.ip_bytes
     add_packet(&x)
     trouble_of(core, x.facts).end[x.d].capture_duplicates += 1
+    if core.keyed:
+        by_packet(core, x.number, x.effective, 1, segment.ip_bytes)
     return True

@@ -132,7 +132,7 @@ cdef inline int format_ipv4(char* out, const uint8_t* addr) noexcept nogil:
         n += format_decimal(out + n, addr[i])
     return n
 
-# The code of an address in this block, its text made when it is new. Before: address_book_reserve gave room for one.
+# The code of an address in this block, its text made when it is new; `version` 0: of all others (schema.OTHER). Before: address_book_reserve gave room for one.
 cdef inline int32_t address_code(AddressBook* book, uint8_t version, const uint8_t* addr) noexcept nogil:
     cdef uint8_t key[17]
     cdef uint64_t a, b
@@ -154,7 +154,10 @@ cdef inline int32_t address_code(AddressBook* book, uint8_t version, const uint8
     book.count += 1
     if version == 4:
         book.text_used += format_ipv4(book.text + book.text_used, addr)
-    else:
+    elif version == 6:
         book.text_used += format_ipv6(book.text + book.text_used, addr)
+    else:
+        memcpy(book.text + book.text_used, "other", 5)
+        book.text_used += 5
     book.offsets[book.count] = <int32_t>book.text_used
     return <int32_t>index

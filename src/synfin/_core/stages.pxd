@@ -3,6 +3,7 @@
 from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 
 from synfin._core.ages cimport age_of, age_packet
+from synfin._core.by cimport by_packet
 from synfin._core.brief cimport Brief, brief_of, brief_plain, whole_of_plain
 from synfin._core.core cimport *
 from synfin._core.decode cimport decode
@@ -214,6 +215,13 @@ cdef inline void count_or_skip_copy(Core* core, Stages* stages, const PacketRef*
     elif core.watch != NULL:
         watch_packet(core.watch, table_find(core, key), core.stats.packets)
 
+# What is kept beside records follows the packet that was tracked.
+cdef inline void attend_packet(Core* core, uint32_t number, uint32_t ip_bytes) noexcept nogil:
+    if core.watch != NULL:
+        watch_packet(core.watch, number, core.stats.packets)
+    if core.keyed:
+        by_packet(core, number, flow_of(core, number).last_effective, 1, ip_bytes)
+
 # Tracks the packet in hand, which is no capture duplicate and no usual segment.
 cdef inline void track_whole(Core* core, Stages* stages, const PacketRef* packet) noexcept nogil:
     cdef uint32_t i = stages.at
@@ -225,8 +233,8 @@ cdef inline void track_whole(Core* core, Stages* stages, const PacketRef* packet
     if not stages.briefs[i].whole:
         whole_of_plain(packet, &stages.briefs[i], &stages.segments[i], &stages.keys[i])
     track_segment(core, &stages.segments[i], packet, &stages.keys[i], stages.briefs[i].flow)
-    if core.watch != NULL:
-        watch_packet(core.watch, table_find(core, &stages.keys[i]), core.stats.packets)
+    if unlikely(core.attended):
+        attend_packet(core, table_find(core, &stages.keys[i]), stages.segments[i].ip_bytes)
 
 # Tracks the packet in hand as usual, where it is a usual segment.
 cdef inline bint track_as_usual(Core* core, Brief* brief, int64_t time_ns) noexcept nogil:
@@ -236,10 +244,10 @@ cdef inline bint track_as_usual(Core* core, Brief* brief, int64_t time_ns) noexc
         brief.flow = named_by(&core.table, brief.hash)   # begun in this batch
     if not track_usual(core, brief, time_ns):
         return False
-    if unlikely(core.capped):
-        age_packet(core, brief.flow, PH_OPEN, PH_OPEN)
-    if unlikely(core.watch != NULL):
-        watch_packet(core.watch, brief.flow, core.stats.packets)
+    if unlikely(core.attended):
+        if core.capped:
+            age_packet(core, brief.flow, PH_OPEN, PH_OPEN)
+        attend_packet(core, brief.flow, brief.ip_bytes)
     return True
 
 # Tracks the rest of the batch. Returns False when a sink is full; the next call goes on there.

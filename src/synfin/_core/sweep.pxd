@@ -3,9 +3,10 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 
+from synfin._core.by cimport by_close_slice, by_interval, by_tell
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, forget_all
-from synfin._core.parts cimport part_put, parts_full
+from synfin._core.parts cimport Part, part_of, part_put, parts_full
 from synfin._core.record cimport end_record, expire_record, prefetch_around, prefetch_record
 from synfin._core.sink cimport put_int
 
@@ -75,28 +76,25 @@ cdef inline void put_quantiles(Sink* s, int base, const RttHistogram* h) noexcep
     put_int(s, base + 2, rtt_quantile(h, 99))
     put_int(s, base + 3, h.max)
 
-# Writes one row, with the gauges and their course as they stand.
-cdef inline void put_interval_row(Sink* s, const Intervals* iv, int64_t number, bint complete, const Interval* interval,
+# Writes one row, but for the round trips: the caller puts them, and goes on to the next row.
+cdef inline void put_interval_row(Sink* s, int64_t interval_ns, const Part* part, bint knows_drops,
                                   bint knows_duplicates) noexcept nogil:
     cdef int64_t peak
     cdef int i, j
-    put_int(s, ICOL_INTERVAL_START, number * iv.interval_ns)
-    put_int(s, ICOL_INTERVAL_NS, iv.interval_ns)
-    put_int(s, ICOL_COMPLETE, complete)
+    put_int(s, ICOL_INTERVAL_START, part.number * interval_ns)
+    put_int(s, ICOL_INTERVAL_NS, interval_ns)
+    put_int(s, ICOL_COMPLETE, part.complete)
     for i in range(GAUGES):
-        put_int(s, ICOL_SYN_SENT + i, iv.gauges[i])
+        put_int(s, ICOL_SYN_SENT + i, part.gauges[i])
     for i in range(PEAKS):
         peak = 0
         for j in range(SLICES):
-            peak = max(peak, iv.course[i][j])
+            peak = max(peak, part.course[i][j])
         put_int(s, ICOL_OPENING_PEAK + i, peak)
     for i in range(COUNTS):
-        if ((ICOL_SYNS + i != ICOL_CAPTURE_DROPS or iv.knows_drops)
+        if ((ICOL_SYNS + i != ICOL_CAPTURE_DROPS or knows_drops)
                 and (ICOL_SYNS + i != ICOL_CAPTURE_DUPLICATES or knows_duplicates)):
-            put_int(s, ICOL_SYNS + i, interval.counts[i])
-    put_quantiles(s, ICOL_RTT_SERVER_P50_NS, &interval.rtt[0])
-    put_quantiles(s, ICOL_RTT_CLIENT_P50_NS, &interval.rtt[1])
-    s.rows += 1
+            put_int(s, ICOL_SYNS + i, part.counts[i])
 
 # Whether no further interval may end before Python has taken what is finished.
 cdef inline bint intervals_full(const Core* core) noexcept nogil:
@@ -107,14 +105,21 @@ cdef inline void put_interval(Core* core, int64_t number, bint complete) noexcep
     cdef Intervals* iv = &core.intervals
     cdef Interval* interval = &iv.intervals[number & iv.interval_mask]
     cdef bint used = interval.used
+    cdef Part part
     cdef int i
     for i in range(GAUGES):
         if iv.gauges[i]:
             used = True
     if used and core.parts.room != NULL:
         part_put(&core.parts, core.stats.steps, number, complete, iv, interval)
+        if core.keyed:
+            by_interval(core, number, complete)
     elif used:
-        put_interval_row(&core.interval_rows, iv, number, complete, interval, core.config.duplicates != DUP_KEEP)
+        part_of(&part, core.stats.steps, number, complete, iv, interval)
+        put_interval_row(&core.interval_rows, iv.interval_ns, &part, iv.knows_drops, core.config.duplicates != DUP_KEEP)
+        put_quantiles(&core.interval_rows, ICOL_RTT_SERVER_P50_NS, &interval.rtt[0])
+        put_quantiles(&core.interval_rows, ICOL_RTT_CLIENT_P50_NS, &interval.rtt[1])
+        core.interval_rows.rows += 1
     for i in range(2):
         if interval.rtt[i].samples:
             memset(interval.rtt[i].buckets, 0, RTT_BUCKETS * sizeof(uint64_t))
@@ -133,6 +138,8 @@ cdef inline void close_slice(Core* core) noexcept nogil:
     if s.used:
         add_changes(s, iv.gauges)
         memset(s, 0, sizeof(Slice))
+    if unlikely(core.keyed):
+        by_close_slice(core)
     at = <int>(iv.next_slice - floor_div(iv.next_slice, SLICES) * SLICES)
     for i in range(PEAKS):
         iv.course[i][at] = iv.gauges[peak_gauge(i)]
@@ -155,6 +162,8 @@ cdef inline void skip_silence(Core* core, int64_t slice_number) noexcept nogil:
 cdef inline bint sweep(Core* core, int64_t until) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef int64_t end
+    if not by_tell(core):
+        return False
     while True:
         skip_silence(core, floor_div(until, iv.slice_ns))
         end = (iv.next_slice + 1) * iv.slice_ns
@@ -165,6 +174,8 @@ cdef inline bint sweep(Core* core, int64_t until) noexcept nogil:
         close_slice(core)
         if iv.next_slice % SLICES == 0:
             put_interval(core, floor_div(iv.next_slice - 1, SLICES), True)
+            if not by_tell(core):
+                return False
     if not sweep_deadlines(core, until):
         return False
     core.next_sweep = end if end < until + SWEEP_NS else until + SWEEP_NS
@@ -178,6 +189,7 @@ cdef inline void start_clock(Core* core, int64_t clock) noexcept nogil:
     core.wheel.now = (clock - core.config.reorder) >> core.wheel.tick_shift
     core.intervals.next_slice = floor_div(clock - core.config.reorder, core.intervals.slice_ns)
     core.intervals.last_used = core.intervals.next_slice - 1
+    core.since = core.intervals.next_slice
     core.next_sweep = clock - core.config.reorder
 
 # Closes all open slices as they stand and writes the intervals in hand as not complete. Returns False when a sink is
@@ -185,12 +197,16 @@ cdef inline void start_clock(Core* core, int64_t clock) noexcept nogil:
 cdef inline bint cut_intervals(Core* core) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef int64_t last = floor_div(core.clock, iv.slice_ns)
+    if not by_tell(core):
+        return False
     while iv.next_slice <= last:
         if intervals_full(core):
             return False
         close_slice(core)
         if iv.next_slice % SLICES == 0 or iv.next_slice > last:
             put_interval(core, floor_div(iv.next_slice - 1, SLICES), False)
+            if not by_tell(core):
+                return False
     return True
 
 # The input clock steps back (SPEC 2): deadlines and last effective times move with it, the intervals in hand are cut.

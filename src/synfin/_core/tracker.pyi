@@ -15,7 +15,8 @@ class Tracker:
         interval_columns: Sequence[str] | None = None,
         filter: Callable[[int], bytes] | None = None,
         selection: Selection | None = None,
-        one_of_several: bool = False,
+        several: int = 1,
+        most_keys: int = 1 << 20,
     ) -> None: ...
     def feed(self, batch: PacketBatch) -> bool: ...
     def work(self, round: Round, worker: int) -> bool: ...

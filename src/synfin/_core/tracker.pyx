@@ -6,16 +6,17 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from synfin._core.account cimport histogram_of, new_histogram, peaks_of, quantiles_of, skips_of
-from synfin._core.arena cimport arena_bytes, arena_free
+from synfin._core.arena cimport arena_bytes, arena_free, arena_reserve
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
+from synfin._core.by cimport by_bytes, by_free, by_init, key_of_others
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
 from synfin._core.interim cimport Interim, interim_reserve, interim_step
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
 from synfin._core.memory cimport (
-    ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, grow_table, init_arenas, reserve,
+    ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, init_arenas, reserve, reserve_keys,
 )
 from synfin._core.route cimport Round, Share
 from synfin._core.snapshot cimport live_record
@@ -28,6 +29,7 @@ from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
 import os
 
 from synfin import schema, states
+from synfin._core.merging import IntervalMerge
 from synfin.errors import ConfigError, SynfinError
 from synfin.settings import DUPLICATES, zeek_server_ports
 
@@ -42,6 +44,8 @@ INTERIM_BLOCK_ROWS = 4_096
 INPUT_BYTES = 32 << 20
 ROWS_ON_THEIR_WAY = 2 * 122_880 + 3 * BLOCK_ROWS
 LEAST_BYTES = 16 << 20  # for connections
+#: Services, and clients, that a run follows at once in tables by key; what belongs to further ones counts as `other`.
+MOST_KEYS = 1 << 20
 PARTS_BYTES = 1 << 20
 
 
@@ -56,7 +60,9 @@ cdef class Tracker:
         for none.
     filter : gives the BPF program (struct bpf_insn, native byte order) for a link type; None for no filter.
     selection : a synfin.settings.Selection; the packets of its records are then told by `selected`.
-    one_of_several : packets come in rounds (`work`); instead of rows of the interval table it tells its parts of them.
+    several : how many trackers share the input. Of one of several, packets come in rounds (`work`) or from a ring of its
+        own, and instead of rows of the interval table it tells its parts of them.
+    most_keys : services, and clients, that tables by key follow apart at once; a tracker has its share of them.
 
     Notes
     -----
@@ -73,9 +79,10 @@ cdef class Tracker:
     cdef bint finished
     cdef bint busy
     cdef object filter
+    cdef object merge        # of its own parts, where tables by key are asked for and it is the only tracker
 
     def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None,
-                  bint one_of_several=False):
+                  int several=1, uint32_t most_keys=MOST_KEYS):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         self.interims = <Interim*>calloc(1, sizeof(Interim))
@@ -89,6 +96,7 @@ cdef class Tracker:
         self._configure(settings)
         self._open_intervals(settings)
         init_arenas(self.core)
+        self._open_keys(settings, most_keys // several)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self.pool = Pool()
@@ -102,11 +110,17 @@ cdef class Tracker:
         if selection is not None:
             self._watch(selection)
         self._bound(settings)
-        if one_of_several:
+        self.core.attended = self.core.capped or self.core.keyed or self.core.watch != NULL
+        if several > 1 or self.core.keyed:
             self.core.parts.size = PARTS_BYTES
             self.core.parts.room = <uint8_t*>malloc(PARTS_BYTES)
             if self.core.parts.room == NULL:
                 raise MemoryError("no memory for the interval table")
+        self.core.sorted_parts = several > 1
+        if several == 1 and self.core.keyed:
+            self.merge = IntervalMerge(
+                1, settings.interval, interval_columns, settings.duplicates != "keep", True, settings.top
+            )
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -126,6 +140,8 @@ cdef class Tracker:
             sink_close(&self.core.rows)
             sink_close(&self.core.interval_rows)
             free(self.core.parts.room)
+            for table in range(KEY_TABLES):
+                by_free(&self.core.by[<int>table])
             if self.core.programs != NULL:
                 for i in range(65536):
                     free(self.core.programs[i].steps)
@@ -216,6 +232,24 @@ cdef class Tracker:
                 iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
         return 0
 
+    cdef int _open_keys(self, settings, uint32_t most) except -1:
+        cdef Intervals* iv = &self.core.intervals
+        cdef ByKey* by
+        cdef int table
+        self.core.told = NEVER
+        for table, name in enumerate(schema.BY):
+            if name not in settings.by:
+                continue
+            self.core.keyed = True
+            by = &self.core.by[table]
+            by_init(by, most)
+            by.interval_tallies = <uint32_t*>calloc(iv.interval_mask + 1, sizeof(uint32_t))
+            by.slice_changes = <uint32_t*>calloc(iv.slice_mask + 1, sizeof(uint32_t))
+            if by.interval_tallies == NULL or by.slice_changes == NULL or arena_reserve(&by.keys, 1) < 0:
+                raise MemoryError("no memory for the interval table by key")
+            key_of_others(by, table)
+        return 0
+
     cdef int _open_rows(self, Pool pool=None) except -1:
         sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True, pool)
         return 0
@@ -294,14 +328,19 @@ cdef class Tracker:
         return self.filter is None and not self.core.config.verify_checksums and not self.core.config.others
 
     def take_parts(self):
-        """This worker's parts of the intervals that have ended (`IntervalMerge.add`); empty bytes for none."""
+        """This tracker's parts of the intervals that have ended (`IntervalMerge.add`); empty bytes for none."""
         cdef bytes parts = (<char*>self.core.parts.room)[:self.core.parts.used]
         self.core.parts.used = 0
         return parts
 
     @property
     def interval(self):
-        """The interval in hand, by its number since 1970: all before it have ended. None before the first packet."""
+        """The interval in hand, by its number since 1970: all before it have ended, and their parts were told.
+
+        None before the first packet.
+        """
+        if self.core.told != NEVER:
+            return self.core.told
         return None if self.core.clock == NEVER else floor_div(self.core.intervals.next_slice, SLICES)
 
     cdef int _compile(self, const Batch* batch) except -1:
@@ -386,8 +425,10 @@ cdef class Tracker:
     def add_drops(self, int64_t count):
         """Count packets that the capture lost; from now on the interval table says how many."""
         self.core.intervals.knows_drops = True
+        if self.merge is not None:
+            self.merge.next_round(True)
         if count and self.core.clock != NEVER:
-            interval_count(&self.core.intervals, self.core.clock, ICOL_CAPTURE_DROPS, count)
+            interval_add(&self.core.intervals, self.core.clock, ICOL_CAPTURE_DROPS, count)
 
     def add_outside(self, int64_t count):
         """Count packets that the source read and left out, because they lie outside the window of time."""
@@ -400,7 +441,7 @@ cdef class Tracker:
         with nogil:
             done = self.core.clock == NEVER or self._finish()
         self.busy = False
-        return done
+        return done and (self.merge is None or self._settle())
 
     cdef bint _finish(self) noexcept nogil:
         cdef Core* core = self.core
@@ -456,12 +497,14 @@ cdef class Tracker:
         self.interfaces = interfaces
 
     def take(self, str table not None, bint force=False):
-        """A block of finished rows of ``"flows"``, ``"intervals"`` or ``"interim"``, or None.
-
-        Without `force`, only a full block is given.
+        """A block of finished rows of ``"flows"``, ``"intervals"`` or ``"interim"``, or of a table by key that the settings ask
+        for; or None. Without `force`, only a full block is given.
         """
         cdef Sink* sink = &self.core.interval_rows
         cdef dict texts = {"first_file": self.files, "interface": self.interfaces}
+        if self.merge is not None and table not in ("flows", "interim"):
+            self._settle()
+            return self.merge.take(table, force)
         if table == "flows":
             sink = &self.core.rows
         elif table == "interim":
@@ -479,6 +522,15 @@ cdef class Tracker:
             block = sink_take(sink, self.interval_names, self.interval_kinds, {})
             self._open_interval_rows()
         return block
+
+    cdef bint _settle(self) except -1:
+        # Its own parts become rows. False when finished rows must be taken first. Before: Tracker.merge.
+        self.merge.add(0, self.take_parts())
+        if self.interval is not None:
+            self.merge.reach(0, self.interval)
+        if self.finished:
+            self.merge.end(0)
+        return self.merge.settle()
 
     def snapshot(self, PacketBatch batch not None, uint32_t at):
         """The live record of the two ends between which packet `at` of a batch passes, as it stands now.
@@ -515,6 +567,8 @@ cdef class Tracker:
     cdef int _enter(self) except -1:
         if self.busy:
             raise SynfinError("this tracker is in use by another thread")
+        if self.core.keyed and reserve_keys(self.core, BATCH_PACKETS) < 0:
+            raise MemoryError("no memory for the interval table by key")
         self.busy = True
         return 0
 
@@ -522,12 +576,14 @@ cdef class Tracker:
         """Bytes held for connections, by part."""
         cdef Core* core = self.core
         names = (
-            "flows", "facts", "ages", "others", "address_pairs", "extras", "wides", "troubles", "copies",
+            "flows", "facts", "ages", "others", "kept_keys", "address_pairs", "extras", "wides", "troubles", "copies",
             "copy_pairs", "helds", "vlans", "tunnels", "held_others",
         )
         parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
         parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
         parts["firsts"] = firsts_bytes(&core.firsts)
+        for i, name in enumerate(schema.KEYS):
+            parts[name] = by_bytes(&core.by[i])
         parts["interim"] = self.interims.room * <uint64_t>sizeof(int64_t)
         return parts
 

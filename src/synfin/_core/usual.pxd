@@ -128,7 +128,7 @@ cdef inline bint _track_answer(Core* core, const Brief* brief, int64_t time_ns, 
     facts.marks |= FF_DONE | FF_COMPLETE
     interval_rtt(&core.intervals, effective, 1, time_ns - instant_of(core, facts, AT_SYNACK))
     enter_handshake(core, facts)
-    interval_count(&core.intervals, effective, ICOL_COMPLETED, 1)
+    interval_count(&core.intervals, effective, ICOL_COMPLETED)
     flow.state[d] = machine[EV_SND_ACK_OF_SYN * ST_COUNT + ST_SYN_SENT]
     flow.state[1 - d] = machine[EV_RCV_ACK_OF_SYN * ST_COUNT + ST_SYN_RECEIVED]
     flow.marks &= ~<uint8_t>(FM_ATTEMPT | (FM_UNSCALED_1 if d else FM_UNSCALED_0))

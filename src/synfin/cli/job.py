@@ -14,7 +14,7 @@ from synfin.cli.signals import stopped_by_signal
 from synfin.errors import ConfigError
 from synfin.output import FORMAT_NAMES
 from synfin.run import Run, Source
-from synfin.schema import TABLES
+from synfin.schema import BY, TABLES
 
 if TYPE_CHECKING:
     from synfin.output.arrow import Layout
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from synfin.settings import Settings
 
 _OPTIONS = (
-    click.option("-o", "--output", "out", metavar="OUT", help="Where rows go: a file (the ending names the format), a folder (both tables), the URL of either (s3://...), or - for standard output. Without it: the summary alone."),
+    click.option("-o", "--output", "out", metavar="OUT", help="Where rows go: a file (the ending names the format), a folder (all tables), the URL of either (s3://...), or - for standard output. Without it: the summary alone."),
     click.option("--format", type=click.Choice(FORMAT_NAMES), help="Format of the rows.  [default: by ending; parquet in a folder; arrow to -]"),
-    click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; both in a folder]"),
+    click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; all in a folder]"),
     click.option("--append", is_flag=True, help="Add part files to a folder that holds rows of earlier runs."),
     click.option("--overwrite", is_flag=True, help="Replace what earlier runs left in the folder, once this run is complete."),
     click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas; +NAMES adds to the default ones. `synfin columns` lists all.  [default: all but the optional ones, marked (o)]"),
@@ -41,19 +41,30 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def destination(options: dict[str, Any]) -> tuple[Target | None, dict[str, Layout]]:
+def destination(options: dict[str, Any], settings: Settings) -> tuple[Target | None, dict[str, Layout]]:
     """Where the rows of a run go, and the layout of each table that is kept. Raises ConfigError."""
     how = {name: options[name] for name in ("format", "table", "append", "overwrite")}
     if options["out"] is not None:
         from synfin.output.arrow import Layout
         from synfin.output.writer import Target
 
-        target = Target.parse(options["out"], **how)
+        target = Target.parse(options["out"], tables=settings.tables, **how)
+        _check_tables(target.tables, settings)
         names = _names(options["names"], target)
         return target, {table: Layout.choose(table, names, options["profile"]) for table in target.tables}
     if useless := [name for name in (*how, "names") if options[name]]:
         raise ConfigError(f"--{'columns' if useless[0] == 'names' else useless[0]} says how rows are kept; add -o OUT")
+    if settings.by:
+        raise ConfigError("--by makes a table of rows; add -o OUT")
     return None, {}
+
+
+def _check_tables(kept: tuple[str, ...], settings: Settings) -> None:
+    for by, table in BY.items():
+        if table in kept and by not in settings.by:
+            raise ConfigError(f"the table {table} is there where it is asked for; add --by {by}")
+        if by in settings.by and table not in kept:
+            raise ConfigError(f"--by {by} makes the table {table}; write to a folder, or add --table {table}")
 
 
 def _names(text: str | None, target: Target) -> list[str] | None:

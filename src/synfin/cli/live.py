@@ -139,7 +139,7 @@ class _Job:
             service.close()
 
     def _destination(self) -> tuple[Target | None, dict[str, Layout]]:
-        self.target, layouts = destination(vars(self.config))
+        self.target, layouts = destination(vars(self.config), self.config.settings)
         return self.target, layouts
 
     def _stop(self) -> None:

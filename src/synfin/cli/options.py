@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfin.errors import ConfigError
+from synfin.schema import BY
 from synfin.settings import (
     DUPLICATES,
     MAX_FLOWS,
+    MAX_TOP,
     NS_PER_S,
     Settings,
     parse_duration,
@@ -163,6 +165,20 @@ def settings_options(command: Callable[..., Any], hidden: Collection[str] = ()) 
             help="The same where the process would pass SIZE, such as 512M or 2G (powers of 1024).  [default: no cap]",
         )
     )  # fmt: skip
+    added.append(
+        click.option(
+            "--by", type=click.Choice(list(BY)), multiple=True, hidden="by" in hidden,
+            help="Also the interval table for each service (server address and port), or for each client host: the table `services` "
+            "or `clients`. May be given for both.",
+        )
+    )  # fmt: skip
+    added.append(
+        click.option(
+            "--top", type=click.IntRange(1, MAX_TOP), metavar="N", default=defaults["top"], show_default=True, hidden="top" in hidden,
+            help="There, the N of each interval with most SYNs and live connections have rows of their own; the others have one "
+            "together.",
+        )
+    )  # fmt: skip
     for option in reversed(added):
         command = option(command)
     return command
@@ -171,10 +187,10 @@ def settings_options(command: Callable[..., Any], hidden: Collection[str] = ()) 
 def record_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what decides which packets make a record: the narrowing of the input and the settings.
 
-    The length of an interval plays no part there. It is taken all the same, so that whatever was given to `synfin track`
+    Intervals, and tables of them by key, play no part there. They are taken all the same, so that whatever was given to `synfin track`
     can be given again.
     """
-    return narrowing_options(settings_options(command, hidden=("interval",)))
+    return narrowing_options(settings_options(command, hidden=("interval", "by", "top")))
 
 
 def settings_from(options: dict[str, Any]) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ class Input:
     def of(cls, captures: Iterable[str], options: dict[str, Any]) -> Input:
         """The input that arguments and options (`record_options`) mean; these are taken out of `options`. Raises ConfigError."""
         filter, window = narrowing_from(options)
-        return cls(list(captures), settings_from(options), filter, window)
+        return cls(list(captures), replace(settings_from(options), by=()), filter, window)
 
     def open(self) -> CaptureInput:
         """A pass over the captures."""

@@ -35,7 +35,7 @@ def track(captures: tuple[str, ...], **options: Any) -> int:
     filter, window = narrowing_from(options)
     settings = settings_from(options)
     _check_input(captures, options["out"])
-    rows = destination(options)
+    rows = destination(options, settings)
     source = CaptureInput(list(captures), strict=options["strict"], window=window, max_memory=settings.max_memory)
     workers = choose_workers(options["workers"], source.bytes_total, settings)
     return Job(source, settings, rows, options, filter=filter, workers=workers).execute()

@@ -1,4 +1,4 @@
-"""Blocks of the core as Arrow record batches, without a copy, and the schema of both tables."""
+"""Blocks of the core as Arrow record batches, without a copy, and the schema of all tables."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from synfin.errors import ConfigError, ExportError
 from synfin.output.encoder import Encoder
 from synfin.output.stored import StoredAside, StoredPath
-from synfin.schema import TABLES
+from synfin.schema import TABLES, USUAL_TABLES
 from synfin.stores import StoreError, Url, located, shown, words
 
 if TYPE_CHECKING:
@@ -50,10 +50,11 @@ class Target:
         *,
         format: str | None = None,
         table: str | None = None,
+        tables: tuple[str, ...] = USUAL_TABLES,
         append: bool = False,
         overwrite: bool = False,
     ) -> Target:
-        """The target that ``-o OUT`` and its companions mean.
+        """The target that ``-o OUT`` and its companions mean; `tables` are those of the run.
 
         Raises ConfigError, and ExportError for a store that does not answer.
         """
@@ -75,8 +76,8 @@ class Target:
             )
         else:
             chosen = format or ("parquet" if folder else ENDINGS[ending])
-        tables = (table,) if table else tuple(TABLES) if folder else ("flows",)
-        return cls(path, folder, chosen, tables, append, overwrite)
+        kept = (table,) if table else tables if folder else ("flows",)
+        return cls(path, folder, chosen, kept, append, overwrite)
 
 
 def _path(out: str) -> tuple[Path | StoredPath | None, str]:

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from synfin.schema import KEYS
 from synfin.settings import Settings
 
 from .connection import Connection
 from .decode import IcmpError, decode
 from .duplicates import Firsts
 from .icmp import Quote, quote
-from .intervals import COUNTS, IntervalTable
+from .intervals import COUNTS, IntervalTable, KeyedTable
 from .record import EVICTION
 from .row import row
 from .segment import Segment, Skip
@@ -21,10 +22,11 @@ from .time import Packet, Source, Stamped, effective, merge
 
 
 class Result(NamedTuple):
-    """Rows of both tables and the counts of the accounting identity."""
+    """Rows of all tables and the counts of the accounting identity; `keyed` are those by key."""
 
     flows: list[dict]
     intervals: list[dict]
+    keyed: dict[str, list[dict]]
     skips: dict[str, int]
     packets: int
     time_outliers: int
@@ -39,8 +41,9 @@ class Tracker:
         self.matches = matches
         self.live: dict[tuple, Connection] = {}
         self.deadlines: list[tuple[int, int, tuple]] = []
-        self.intervals = IntervalTable(settings.interval, settings.duplicates != "keep")
-        self.flows: list[dict] = []
+        self.intervals = IntervalTable(settings.interval)
+        self.keyed = [KeyedTable(name, settings.interval, settings.top) for name in settings.tables if name in KEYS]
+        self.rows: dict[str, list[dict]] = {name: [] for name in settings.tables}
         self.skips: Counter[str] = Counter()
         self.packets = self.steps = 0
         self.firsts = Firsts()
@@ -89,9 +92,9 @@ class Tracker:
             self.skips["capture_duplicate"] += 1
             return
         record.count_copy(segment)
-        self.intervals.count(now, "packets")
-        self.intervals.count(now, "ip_bytes", segment.ip_bytes)
-        self.intervals.count(now, "capture_duplicates")
+        self.count(record, now, "packets")
+        self.count(record, now, "ip_bytes", segment.ip_bytes)
+        self.count(record, now, "capture_duplicates")
 
     def quote(self, quoted: Quote, fresh: int) -> None:
         """An ICMP error that quotes a segment: it is no packet of the record, and restarts no deadline."""
@@ -128,35 +131,46 @@ class Tracker:
             self.live[key] = record = Connection((earlier or [segment])[0], self.settings)
             for held in earlier:
                 record.receive(held)
-        self.count(segment, now, resend)
         segment.effective = now
         record.receive(segment)
         record.last_order = segment.order
+        self.count_segment(record, segment, now, resend)
         self.enter(record, before, now)
         heapq.heappush(self.deadlines, (record.deadline(), self.packets, key))
 
-    def count(self, segment: Segment, now: int, resend: bool) -> None:
-        """What the segment counts in its interval, whichever record it belongs to."""
-        self.intervals.count(now, "packets")
-        self.intervals.count(now, "ip_bytes", segment.ip_bytes)
+    def count(self, record: Connection, now: int, name: str, number: int = 1) -> None:
+        """Something happened to a record: it counts under the keys that the record has by now."""
+        self.intervals.count(now, name, number)
+        for keyed in self.keyed:
+            keyed.table(keyed.key(record)).count(now, name, number)
+
+    def count_segment(self, record: Connection, segment: Segment, now: int, resend: bool) -> None:
+        """What the segment counts in its interval, whatever it is to its record."""
+        self.count(record, now, "packets")
+        self.count(record, now, "ip_bytes", segment.ip_bytes)
         if segment.kind in {"syn", "synack"}:
-            self.intervals.count(now, segment.kind + "s")
+            self.count(record, now, segment.kind + "s")
         if resend:
-            self.intervals.count(now, "syn_resends")
+            self.count(record, now, "syn_resends")
 
     def enter(self, record: Connection, before: Counter[str], now: int) -> None:
         """Enter what a segment changed: gauges, outcomes and samples."""
         delta = record.gauges()
         delta.subtract(before)
         self.intervals.change(now, delta)
+        for keyed in self.keyed:
+            keyed.follow(record, now)
         self.outcomes(record, now)
 
     def outcomes(self, record: Connection, now: int) -> None:
         for name, value in record.events:
             if name.startswith("rtt_"):
-                self.intervals.sample(now, name.removeprefix("rtt_"), value)
+                side = name.removeprefix("rtt_")
+                self.intervals.sample(now, side, value)
+                for keyed in self.keyed:
+                    keyed.table(keyed.key(record)).sample(now, side, value)
             elif name in COUNTS:
-                self.intervals.count(now, name)
+                self.count(record, now, name)
         record.events.clear()
 
     def end(self, key: tuple, reason: str, now: int) -> None:
@@ -164,16 +178,18 @@ class Tracker:
         record = self.live.pop(key)
         gauges = record.gauges()
         record.end(reason)
-        self.flows.append(row(record))
+        self.rows["flows"].append(row(record))
         self.outcomes(record, now)
         if reason != "end_of_input":
             self.intervals.change(now, Counter({name: -number for name, number in gauges.items()}))
+            for keyed in self.keyed:
+                keyed.leave(record, now)
 
     def make_room(self, clock: int) -> None:
         """One more record is to begin: at the cap, one ends at the input clock."""
         if self.settings.max_flows is not None and len(self.live) >= self.settings.max_flows:
             key = min(self.live, key=lambda key: (EVICTION[self.live[key].phase()], self.live[key].last_order))
-            self.intervals.count(clock, "evicted")
+            self.count(self.live[key], clock, "evicted")
             self.end(key, "evicted", clock)
 
     def expire(self, until: int) -> None:
@@ -188,8 +204,10 @@ class Tracker:
         """The input clock stepped back: intervals in hand are cut, live records move with the clock."""
         self.steps += 1
         self.firsts.clear()
-        self.intervals.cut(old, old - self.settings.reorder)
+        self.cut(old, old - self.settings.reorder)
         self.intervals.begin = new - self.settings.reorder
+        for keyed in self.keyed:
+            keyed.restart(new - self.settings.reorder)
         for record in self.live.values():
             record.restarted += new - old
             record.last_effective += new - old
@@ -201,7 +219,14 @@ class Tracker:
         self.expire(clock)
         for key in list(self.live):
             self.end(key, "end_of_input", clock)
-        self.intervals.cut(clock, clock)
+        self.cut(clock, clock)
+
+    def cut(self, clock: int, complete_until: int) -> None:
+        """Rows of intervals up to the clock."""
+        duplicates = self.settings.duplicates != "keep"
+        self.rows["intervals"] += [part.row(duplicates) for part in self.intervals.cut(clock, complete_until)]
+        for keyed in self.keyed:
+            self.rows[keyed.name] += keyed.cut(clock, complete_until, duplicates)
 
 
 def track(
@@ -222,7 +247,7 @@ def track(
 
     Returns
     -------
-    Result : ``flows`` and ``intervals`` as dictionaries by column name (instants and durations in nanoseconds,
+    Result : ``flows``, ``intervals`` and tables by key as dictionaries by column name (instants and durations in nanoseconds,
         enumerations as their text, None for null), ``skips`` by name, and the numbers of packets, of lone time outliers
         and of backward steps of the clock.
 
@@ -240,4 +265,6 @@ def track(
     if clock is not None:
         tracker.finish(clock)
     outliers = sum(source.outliers for source in inputs)
-    return Result(tracker.flows, tracker.intervals.rows, dict(tracker.skips), tracker.packets, outliers, tracker.steps)
+    flows, intervals, *_ = tracker.rows.values()
+    keyed = {name: rows for name, rows in tracker.rows.items() if name in KEYS}
+    return Result(flows, intervals, keyed, dict(tracker.skips), tracker.packets, outliers, tracker.steps)

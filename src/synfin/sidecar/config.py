@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synfin.errors import ConfigError
+from synfin.schema import TABLES
 from synfin.settings import FROM_TEXT, NS_PER_S, Settings, parse_duration, parse_ports, parse_size
 
 FORMATS = ("arrow", "csv", "jsonl", "parquet")
@@ -167,7 +168,7 @@ class LiveConfig:
 
     out: str | None = _option(None, TEXT, "Where rows go: a folder, in which files are complete under their names and follow each other (--roll); a file (the ending names the format), the URL of either, or - for standard output. Without it: the summary alone.", "OUT", "-o", "--output", key="output")
     format: str | None = _option(None, choice(*FORMATS), "Format of the rows.  [default: by ending; parquet in a folder; arrow to -]")
-    table: str | None = _option(None, choice("flows", "intervals"), "The table that a file holds; in a folder, only this one.  [default: flows; both in a folder]")
+    table: str | None = _option(None, choice(*TABLES), "The table that a file holds; in a folder, only this one.  [default: flows; all in a folder]")
     append: bool = _option(False, FLAG, "Add part files to a folder of another format, or in a store, that holds rows of earlier runs; elsewhere a folder is always added to.")
     overwrite: bool = _option(False, FLAG, "Replace what earlier runs left in such a folder, once this run is complete.")
     names: str | None = _option(None, NAMES, "Columns to write, in this order, separated by commas; +NAMES adds to the default ones. `synfin columns` lists all.  [default: all but the optional ones, marked (o)]", "NAMES", "--columns", key="columns")
@@ -239,6 +240,8 @@ def _setting_kind(each: Field) -> Kind:
         "key": Kind('a list of "vlan" and "tunnel"', (str, list), _key),
         "server_ports": Kind("ports such as 80,443,8000-8999", (str,), parse_ports),
         "max_flows": Kind("a whole number", (int,)),
+        "by": Kind('a list of "service" and "client"', (str, list), _key),
+        "top": Kind("a whole number", (int,)),
     }
     return special.get(each.name, TEXT)
 

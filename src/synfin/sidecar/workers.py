@@ -57,7 +57,15 @@ class Worker:
         any time.
     """
 
-    def __init__(self, number: int, source: LiveInput, tracker: Tracker, several: bool, inbox: SimpleQueue):
+    def __init__(
+        self,
+        number: int,
+        source: LiveInput,
+        tracker: Tracker,
+        interval_tables: Sequence[str],
+        several: bool,
+        inbox: SimpleQueue,
+    ):
         self.number = number
         self.source = source
         self.interim_ns: int | None = None
@@ -65,7 +73,7 @@ class Worker:
         self.last_clock: SimpleQueue[int | None] = SimpleQueue()
         self.given_up = False
         self._tracker = tracker
-        self._tables = ("flows", "interim") if several else ("flows", "interim", "intervals")
+        self._tables = ("flows", "interim", *(() if several else interval_tables))
         self._several = several
         self._inbox = inbox
         self._drops: int | None = None
@@ -176,20 +184,23 @@ class LiveWorkers:
         self.interfaces = list(sources[0].interfaces)
         self.bytes_total = None
         self.tick = tick
-        self._wanted = {"flows": flow_columns != [], "intervals": interval_columns != [], "interim": True}
+        self._wanted = dict.fromkeys((*settings.tables, "interim"), True)
+        self._wanted |= {"flows": flow_columns != [], "intervals": interval_columns != []}
+        tables = settings.tables[1:]  # the interval table, and what there is of it by key
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         several, share = len(sources) > 1, settings
         self._merge = None
         if several:
             knows = settings.duplicates != "keep"
-            self._merge = IntervalMerge(len(sources), settings.interval, interval_columns, knows, True)
+            self._merge = IntervalMerge(len(sources), settings.interval, interval_columns, knows, True, settings.top)
             self._merge.next_round(True)  # drops are known of a ring
             self._merged = self._merge.stats()
             if settings.max_flows is not None:
                 share = replace(settings, max_flows=settings.max_flows // len(sources))
+        trackers = [Tracker(share, flow_columns, interval_columns, several=len(sources)) for _ in sources]
         self.workers = [
-            Worker(number, source, Tracker(share, flow_columns, interval_columns, None, None, several), several, self._inbox)
-            for number, source in enumerate(sources)
+            Worker(number, source, tracker, tables, several, self._inbox)
+            for number, (source, tracker) in enumerate(zip(sources, trackers, strict=True))
         ]
         self._reached: list[int | None] = [None] * len(sources)
         self._clocks: dict[int, int | None] = {}
@@ -277,9 +288,10 @@ class LiveWorkers:
         whole = False
         while not whole:
             whole = self._merge.settle()
-            block = self._merge.take(True)
-            if block is not None and self._wanted["intervals"]:
-                yield "intervals", block
+            for table in self.settings.tables[1:]:
+                block = self._merge.take(table, True)
+                if block is not None and self._wanted[table]:
+                    yield table, block
         self._merged = self._merge.stats()
 
     def _end(self, number: int, clock_ns: int | None) -> None:
