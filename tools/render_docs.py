@@ -24,7 +24,8 @@ import docs_metrics
 import docs_recipes
 import docs_states
 
-from synfin.schema import SKIPS
+from synfin.cli.columns import type_name
+from synfin.schema import KEYS, SKIPS
 
 ROOT = docs_recipes.ROOT
 _PART = re.compile(r"(<!-- begin: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -59,6 +60,16 @@ def budget() -> str:
     return "\n".join([f"| workload ({stored['compiler']}) | instructions a packet |", "| --- | ---: |", *rows])
 
 
+def keys() -> str:
+    """The columns of the keys of tables by key."""
+    rows = [
+        f"| `{table}` | `{column.name}` | {type_name(column)} | {column.doc} |"
+        for table, columns in KEYS.items()
+        for column in columns
+    ]
+    return "\n".join(["| table | column | type | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "demo": lambda: console("track", "examples", "--head", "30", width=100),
     "explain": lambda: console("explain", "examples/04-refused.pcap", width=100),
@@ -72,6 +83,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "help-completion": lambda: console("completion", "--help"),
     "flows": lambda: command("columns", "--format", "markdown"),
     "intervals": lambda: command("columns", "--table", "intervals", "--format", "markdown"),
+    "keys": keys,
     "skips": skips,
     "memory": docs_memory.figure,
     "budget": budget,

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from synfin.cli.options import human_duration
+from synfin.cli.options import DURATIONS, human_duration
 from synfin.cli.track import track
 from synfin.errors import ConfigError
 from synfin.schema import ENUMS, TABLES
@@ -88,7 +88,7 @@ def test_every_setting_is_an_option_with_its_default():
     options = {parameter.name: parameter for parameter in track.params}
     for field in fields(Settings):
         assert field.name in options and options[field.name].help
-        if isinstance(field.default, int):
+        if field.name in DURATIONS:
             assert human_duration(field.default) in options[field.name].help
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_size(text):
         parse_size(text)
 
 
-@pytest.mark.parametrize("wrong", [{"max_flows": 0}, {"max_flows": 2**31 + 1}, {"max_flows": True}, {"max_memory": 0}, {"max_memory": 1.5}])
+@pytest.mark.parametrize("wrong", [{"max_flows": 0}, {"max_flows": 2**31 + 1}, {"max_flows": True}, {"max_memory": 0}, {"max_memory": 1.5}, {"top": 0}, {"top": None}, {"top": 10**6}])
 def test_caps_out_of_range(wrong):
     with pytest.raises(ConfigError, match=min(wrong)):
         Settings(**wrong)

@@ -23,7 +23,7 @@ import pytest
 from small import PACKETS, ROWS, dialogues
 
 from dialogue import SECOND, START, Dialogue, merge, pcap_bytes, write_pcap
-from synfin.schema import INTERVALS, default_names
+from synfin.schema import INTERVALS, TABLES, default_names
 
 HANDSHAKES = ["complete", "complete", "half_open", "refused", "unanswered"]
 
@@ -94,6 +94,35 @@ def test_folder_holds_both_tables(synfin, capture, tmp_path):
     assert code == 2 and "--append" in err and err.count("\n") == 1
     assert synfin("track", capture, "-o", tmp_path / "rows", "--append")[0] == 0
     assert pq.read_table(tmp_path / "rows/flows").num_rows == 2 * ROWS
+
+
+def test_tables_by_key_stand_beside_the_others_where_they_are_asked_for(synfin, capture, tmp_path):
+    rows = tmp_path / "rows"
+    assert synfin("track", capture, "-o", rows, "--by", "service", "--by", "client", "--top", 1)[0] == 0
+    assert sorted(os.listdir(rows)) == ["clients", "flows", "intervals", "services"]
+    for table, key in (("services", ["server_ip", "server_port"]), ("clients", ["client_ip"])):
+        found = pq.read_table(rows / table)
+        assert found.schema.names == [column.name for column in TABLES[table]] and found.schema.names[3 : 3 + len(key)] == key
+        assert sum(found["packets"].to_pylist()) == PACKETS
+    only = tmp_path / "clients.csv"
+    assert synfin("track", capture, "-o", only, "--table", "clients", "--by", "client")[0] == 0
+    assert sum(int(row["packets"]) for row in csv.DictReader(io.StringIO(only.read_text()))) == PACKETS
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--by", "service"], "-o OUT"),
+        (["--by", "service", "-o", "x.parquet"], "--table services"),
+        (["--by", "service", "-o", "rows", "--table", "flows"], "--table services"),
+        (["-o", "x.parquet", "--table", "clients"], "--by client"),
+    ],
+)
+def test_a_table_by_key_without_a_place_is_refused(synfin, capture, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = synfin("track", capture, *arguments)
+    assert code == 2 and told in err and err.count("\n") == 1
+    assert os.listdir(tmp_path) == ["in.pcap"]
 
 
 def test_file_metadata(synfin, capture, tmp_path):

@@ -69,6 +69,8 @@ server-ports = "80,8000-8999"
 checksum = "verify"
 duplicates = "drop"
 max-flows = 1000
+by = ["service", "client"]
+top = 50
 """
 
 
@@ -83,6 +85,7 @@ def test_every_key_is_read(file):
         one_sided_timeout=30 * NS_PER_S, closing_timeout=30 * NS_PER_S, reset_linger=5 * NS_PER_S, reorder=0,
         interval=NS_PER_S // 2, key=("vlan", "tunnel"), server_ports=frozenset({80, *range(8000, 9000)}),
         checksum="verify", duplicates="drop", max_flows=1000,
+        by=("service", "client"), top=50,
     )  # fmt: skip
     # And every key there is, but the one that excludes another, stands in this example.
     keys = {key_of(each) for each in dataclasses.fields(LiveConfig) if each.name != "settings"}
@@ -127,6 +130,7 @@ def test_command_line_and_file_mean_the_same(file):
         "--metrics": ("[::1]:80", 'metrics = "[::1]:80"'), "--interim": ("5m", 'interim = "5m"'),
         "--key": ("vlan", 'key = "vlan"'), "--idle-timeout": ("30s", 'idle-timeout = "30s"'),
         "--columns": ("flow_id,close", 'columns = ["flow_id", "close"]'), "--snaplen": ("96", "snaplen = 96"),
+        "--by": ("client", 'by = "client"'), "--top": ("7", "top = 7"),
         "--max-memory": ("1G", 'max-memory = "1G"'), "--server-ports": ("80", 'server-ports = "80"'),
     }  # fmt: skip
     for option, (text, line) in said.items():
@@ -161,6 +165,8 @@ def test_command_line_comes_first(file):
         ('metrics = "eth0"', "metrics: 'eth0' is no port or HOST:PORT"),
         ('idle-timeout = "0s"', "idle-timeout: idle_timeout must be longer than 0"),
         ('checksum = "maybe"', "checksum: checksum can be 'ignore' or 'verify', not 'maybe'"),
+        ('by = "server"', "by: tables by key are by service or client, not by server"),
+        ("top = 0", "top: top must be a whole number from 1 to 100000, not 0"),
         ('max-flows = "many"', "max-flows: must be a whole number, not 'many'"),
         ("workers = = 3", "no TOML: Invalid value (at line 1, column 11)"),
     ],

@@ -11,7 +11,7 @@ from zlib import crc32
 import pytest
 
 from dialogue import Dialogue
-from rows import fast, rows_of
+from rows import by_key, fast, rows_of
 from synfin._core.batch import PacketBatch
 from synfin.errors import SynfinError
 from synfin.settings import NS_PER_S, Settings
@@ -115,9 +115,9 @@ def tracked(sources, settings=None, **columns):
     run = LiveWorkers(sources, settings or Settings(), **columns)
     for source in sources:
         source.stopped.set()
-    tables = {"flows": [], "intervals": [], "interim": []}
+    tables = {table: [] for table in (*run.settings.tables, "interim")}
     for table, block in run.blocks():
-        tables[table] += rows_of(block, table if table == "intervals" else "flows")
+        tables[table] += rows_of(block, "flows" if table == "interim" else table)
     assert all(source.closed for source in sources)
     return tables, run
 
@@ -150,6 +150,18 @@ def test_rows_are_those_of_one_tracker(path, count):
     for name in ("packets", "packets_in_records", "records", "skips", "ip_bytes", "handshakes", "closes", "counts", "gauges",
                  "half_open_peak", "time_wait_peak", "rtt", "first_time_ns", "last_time_ns"):  # fmt: skip
         assert ours[name] == stats[name], name
+
+
+@pytest.mark.parametrize("path", captures(), ids=lambda path: path.name)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_tables_by_key_are_those_of_one_tracker(path, count):
+    settings = Settings(interval=NS_PER_S // 5, by=("service", "client"), top=3)
+    expected = by_key([path], settings)
+    packets, names = packets_of([path])
+    tables, _ = tracked(deal(packets, names, count, seed=count), settings)
+    for row in tables["intervals"]:
+        row["capture_drops"] = None
+    assert {table: tables[table] for table in expected} == expected
 
 
 def talk(count, client_port=20_000, start=1_700_000_000 * NS_PER_S, step=NS_PER_S // 10):

@@ -52,6 +52,15 @@ def test_read_intervals(capture):
     assert set(table["interval_ns"].to_pylist()) == {10 * SECOND}
 
 
+def test_read_by_key(capture):
+    intervals = synfin.read(capture, table="intervals")
+    for table, key in (("services", "server_ip"), ("clients", "client_ip")):
+        rows = synfin.read(capture, table=table, top=1, profile="lakehouse").to_pylist()
+        assert sum(row["packets"] for row in rows) == sum(intervals["packets"].to_pylist())
+        assert set(synfin.read(capture, table=table, columns=[key])[key].to_pylist()) - {"other"}
+    assert synfin.scan(capture, table="services", columns=["server_port"]).schema.names == ["server_port"]
+
+
 def test_instants_are_exact(capture):
     table = synfin.read([capture], columns=["client_port", "syn_first"])
     found = dict(zip(table["client_port"].to_pylist(), table["syn_first"].cast(pa.int64()).to_pylist(), strict=True))

@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 from talk import seen_twice, talk
 
-from dialogue import MS, SECOND, write_pcap
-from rows import by_key, slow
+from dialogue import MS, SECOND, START, Dialogue, write_pcap
+from rows import by_key, fast, rows_of, slow
 from synfin import schema
+from synfin.run import Run
 from synfin.settings import Settings
-from test_worker_counts import attempts, crowd
+from synfin.sources.captures import CaptureInput
+from test_worker_counts import EXAMPLES, attempts, crowd
 
 BOTH = ("service", "client")
 SUMMED = [column.name for column in schema.INTERVALS if column.group in ("gauge", "count")]
@@ -74,3 +76,144 @@ def test_a_crowd(tmp_path, interval, top):
     tables = check([path], Settings(interval=interval, by=BOTH, top=top))
     others = [row for row in tables["clients"] if row["client_ip"] == schema.OTHER]
     assert bool(others) == (top < 600)
+
+
+def turned(b_port: int = 50_000) -> Dialogue:
+    """A server's segment comes first, seconds before the client's SYN: the record is turned round."""
+    d = Dialogue(a_port=40_000, b_port=b_port)
+    d.syn(d.a)
+    d.synack(d.b, captured=False)
+    d.ack(d.a, captured=False)
+    d.data(d.b, 100, step=SECOND)
+    syn = d.packets.pop(0)
+    d.packets.append(syn._replace(time_ns=d.packets[-1].time_ns + 2 * SECOND))
+    d.now = d.packets[-1].time_ns
+    return d
+
+
+def values(rows: list[dict], *names: str) -> list[tuple]:
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def test_a_record_that_is_turned_round_takes_its_gauges_along_and_leaves_its_counts(tmp_path):
+    path = write_pcap(tmp_path / "turned.pcap", turned().packets)
+    tables = check([path], Settings(by=BOTH))
+    assert values(tables["services"], "server_ip", "server_port", "packets", "syns", "completed", "established") == [
+        ("10.0.0.1", 40_000, 1, 0, 0, 2),
+        ("10.0.0.1", 40_000, 0, 0, 0, 2),
+        ("10.0.0.2", 50_000, 1, 1, 1, 2),
+        ("10.0.0.1", 40_000, 0, 0, 0, 0),
+    ]
+    assert values(tables["clients"], "client_ip", "packets", "midstream", "established") == [
+        ("10.0.0.2", 1, 1, 2),
+        ("10.0.0.2", 0, 1, 2),
+        ("10.0.0.1", 1, 0, 2),
+        ("10.0.0.2", 0, 0, 0),
+    ]
+
+
+def test_a_record_is_turned_round_in_time_wait(tmp_path):
+    d = turned()
+    syn = d.packets.pop()
+    d.close(d.b)
+    packets = [*d.packets, syn._replace(time_ns=d.now + SECOND)]
+    tables = check([write_pcap(tmp_path / "turned.pcap", packets)], Settings(by=BOTH))
+    assert values(tables["services"], "server_ip", "time_wait")[-2:] == [("10.0.0.2", 1), ("10.0.0.1", 0)]
+
+
+@pytest.mark.parametrize("behind", [999, 1000, 2500])
+def test_steps_of_the_clock(tmp_path, behind):
+    packets = attempts(300)
+    back = [packet._replace(time_ns=packet.time_ns - 7200 * SECOND + MS) for packet in attempts(behind)[:behind]]
+    path = write_pcap(tmp_path / "back.pcap", [*packets, *back, *attempts(50)])
+    check([path], Settings(by=BOTH, top=20), workers=(1, 3))
+
+
+def test_evictions(tmp_path):
+    for seed in range(20):
+        files, tracking = crowd(seed, 5)
+        tracking = replace(tracking, by=BOTH, top=3, max_flows=1 + seed % 5)
+        paths = [write_pcap(tmp_path / f"{seed}-{number}.cap", part) for number, part in enumerate(files)]
+        check(paths, tracking, workers=(1,))
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_more_keys_than_parts_find_room_for(tmp_path, ipv6):
+    """Each connection has a client of its own: an interval's parts take several pieces, of one worker as well."""
+    packets = [
+        packet
+        for number in range(5000)
+        for packet in Dialogue(
+            a_ip=f"2001:db8::{number:x}" if ipv6 else f"10.9.{number >> 8}.{number & 255}",
+            b_ip="2001:db8:1::1" if ipv6 else "10.0.0.2",
+            start=START + number * 10_000,
+        ).handshake().packets
+    ]
+    path = write_pcap(tmp_path / "many.pcap", sorted(packets, key=lambda packet: packet.time_ns))
+    tables = check([path], Settings(by=BOTH, top=10))
+    assert len(tables["clients"]) == 11 and tables["clients"][-1]["connections"] == 4990
+    assert tables["clients"][-1]["rtt_server_p50_ns"] == tables["intervals"][0]["rtt_server_p50_ns"]
+
+
+def test_a_sweep_of_many_records_at_once(tmp_path):
+    """More ends of records in one sweep than a block of rows holds, each of another client, and rows in several turns."""
+    syns = [
+        Dialogue(a_ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", start=START + number).handshake().packets[0]
+        for number in range(40_000)
+    ]
+    last = Dialogue(start=START + 100 * SECOND).handshake().packets
+    path = write_pcap(tmp_path / "syns.pcap", [*syns, *last])
+    tables = by_key([path], Settings(by=("client",), top=5))
+    assert sums(tables["clients"]) == sums(tables["intervals"])
+    assert sum(row["unanswered"] for row in tables["intervals"]) == 40_000
+
+
+def test_keys_beyond_the_bound_count_as_others(tmp_path):
+    path = write_pcap(tmp_path / "crowd.pcap", attempts(200))
+    whole = by_key([path], Settings(by=BOTH))
+    bounded = by_key([path], Settings(by=BOTH), most_keys=50)
+    assert bounded["intervals"] == whole["intervals"]
+    assert sums(bounded["clients"]) == sums(whole["intervals"])
+    first = {f"10.0.0.{number}" for number in range(50)}  # while these live, nobody else has a place
+    assert {row["client_ip"] for row in bounded["clients"][:51]} <= {*first, schema.OTHER}
+    assert max(len(rows) for rows in by_start(bounded["clients"]).values()) <= 51
+    assert bounded["services"] == whole["services"], "there is one only"
+
+
+def by_start(rows: list[dict]) -> dict[int, list[dict]]:
+    found: dict[int, list[dict]] = defaultdict(list)
+    for row in rows:
+        found[row["interval_start"]].append(row)
+    return found
+
+
+def test_rows_stand_in_the_order_of_their_rank(tmp_path):
+    path = write_pcap(tmp_path / "crowd.pcap", attempts(400))
+    for rows in by_start(by_key([path], Settings(by=BOTH), 2)["clients"]).values():
+        addresses = [tuple(map(int, row["client_ip"].split("."))) for row in rows]
+        rank = [(-row["syns"] - row["connections"], address) for row, address in zip(rows, addresses, strict=True)]
+        assert rank == sorted(rank)
+
+
+def test_a_bound_on_memory(tmp_path):
+    """Little memory: nothing is lost but rows of their own."""
+    path = write_pcap(tmp_path / "crowd.pcap", attempts(3000))
+    tables = by_key([path], Settings(by=BOTH, max_memory=600 << 20))
+    assert sums(tables["clients"]) == sums(tables["services"]) == sums(tables["intervals"])
+
+
+def test_nothing_is_kept_where_nobody_asks(tmp_path):
+    path = write_pcap(tmp_path / "crowd.pcap", attempts(50))
+    run = Run(CaptureInput([str(path)]), Settings())
+    assert {table for table, _ in run.blocks()} == {"flows", "intervals"}
+    memory = run.tracker.stats()["memory"]
+    assert memory["kept_keys"] == memory["services"] == memory["clients"] == 0
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.pcap*")), ids=lambda path: path.name)
+def test_examples(path):
+    settings = Settings(duplicates="count", interval=100 * MS, by=BOTH, top=2)
+    check([path], settings, workers=(1, 3))
+    run = Run(CaptureInput([str(path)]), settings)
+    rows = [row for table, block in run.blocks() if table == "intervals" for row in rows_of(block, table)]
+    assert rows == fast([path], replace(settings, by=()))[1], "the interval table is what it is without, drops as well"

@@ -277,8 +277,8 @@ cdef class IntervalMerge:
 
     cdef void _write_figures(self, const Part* part) noexcept nogil:
         # Drops are nobody's: only the interval table tells them.
-        put_interval_row(&self.rows[self.table], self.total.interval_ns, part,
-                         self.total.knows_drops and self.table == 0, self.knows_duplicates)
+        cdef bint knows_drops = self.table == 0 and (part.knows_drops or self.total.knows_drops)
+        put_interval_row(&self.rows[self.table], self.total.interval_ns, part, knows_drops, self.knows_duplicates)
 
     cdef void _write_ranked(self, Ranked* ranked) noexcept nogil:
         cdef Sink* rows = &self.rows[self.table]

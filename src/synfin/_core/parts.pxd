@@ -26,6 +26,7 @@ cdef struct Part:
     uint32_t buckets[2]
     uint8_t id[ID_BYTES]
     bint complete
+    bint knows_drops         # as Intervals.knows_drops
 
 cdef struct Bucket:
     uint64_t samples
@@ -47,6 +48,7 @@ cdef inline void part_of(Part* part, int64_t epoch, int64_t number, bint complet
     part.epoch = epoch
     part.number = number
     part.complete = complete
+    part.knows_drops = iv.knows_drops
     memcpy(part.gauges, iv.gauges, sizeof(part.gauges))
     memcpy(part.course, iv.course, sizeof(part.course))
     memcpy(part.counts, interval.counts, sizeof(part.counts))

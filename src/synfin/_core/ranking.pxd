@@ -38,6 +38,7 @@ cdef struct Ranking:
 cdef inline void add_figures(Part* total, const Part* part) noexcept nogil:
     cdef int i, j
     total.complete &= part.complete
+    total.knows_drops |= part.knows_drops
     for i in range(GAUGES):
         total.gauges[i] += part.gauges[i]
     for i in range(PEAKS):

@@ -425,8 +425,6 @@ cdef class Tracker:
     def add_drops(self, int64_t count):
         """Count packets that the capture lost; from now on the interval table says how many."""
         self.core.intervals.knows_drops = True
-        if self.merge is not None:
-            self.merge.next_round(True)
         if count and self.core.clock != NEVER:
             interval_add(&self.core.intervals, self.core.clock, ICOL_CAPTURE_DROPS, count)
 
