@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dialogue import START, pcap_bytes
@@ -68,6 +69,17 @@ def test_the_process_stays_below_the_limit(flood, tmp_path, limit, output):
     assert sum(summary["evicted"].values()) > 1_000 and summary["cap"] > 8_000
     assert summary["accounting"]["holds"] and summary["packets"] == 2 * FLOOD
     assert summary["end_reasons"]["evicted"] == sum(summary["evicted"].values())
+
+
+def test_tables_by_key_stay_below_the_limit_as_well(flood, tmp_path):
+    """Of connections from nearly as many clients; nothing is lost but rows of their own."""
+    code, most, summary = peak(track(flood, "--max-memory", "512M", "-o", tmp_path / "rows", "--by", "client", "--by", "service"))
+    assert code == 0 and most < 512 * MIB and summary["accounting"]["holds"]
+    tables = {name: pq.read_table(tmp_path / "rows" / name) for name in ("intervals", "clients", "services")}
+    for column in ("packets", "ip_bytes", "syns", "syn_resends", "evicted", "unanswered", "opening", "connections"):
+        assert len({sum(table[column].to_pylist()) for table in tables.values()}) == 1, column
+    assert len(tables["services"]) == len(tables["intervals"])
+    assert tables["clients"]["client_ip"].to_pylist().count("other") == len(tables["intervals"])
 
 
 def test_without_a_limit_it_takes_more(flood):

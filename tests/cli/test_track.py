@@ -118,11 +118,11 @@ def test_tables_by_key_stand_beside_the_others_where_they_are_asked_for(synfin, 
         (["-o", "x.parquet", "--table", "clients"], "--by client"),
     ],
 )
-def test_a_table_by_key_without_a_place_is_refused(synfin, capture, tmp_path, monkeypatch, arguments, told):
-    monkeypatch.chdir(tmp_path)
+def test_a_table_by_key_without_a_place_is_refused(synfin, capture, monkeypatch, arguments, told):
+    monkeypatch.chdir(capture.parent)
     code, _, err = synfin("track", capture, *arguments)
     assert code == 2 and told in err and err.count("\n") == 1
-    assert os.listdir(tmp_path) == ["in.pcap"]
+    assert os.listdir(capture.parent) == [capture.name]
 
 
 def test_file_metadata(synfin, capture, tmp_path):

@@ -15,7 +15,7 @@ MAY_USE = {
     "schema": set(),
     "errors": set(),
     "states": {"schema"},
-    "settings": {"errors"},
+    "settings": {"errors", "schema"},
     "_core": FACTS | {"_core"},
     "stores": set(),
     "sources": {"errors", "stores", "sources", "_core.types", "_core.bytes", "_core.batch"},

@@ -12,7 +12,8 @@ from synfin._core.parts cimport ID_ADDRESS, ID_PORT, parts_full
 from synfin._core.table cimport table_bytes, table_reserve
 
 cdef enum:
-    # What one packet may take: it ends a record (by its deadline, by reuse, or at a cap), begins another, turns one round.
+    # What one packet may take: it ends a record (by its deadline, by reuse, or at a cap), begins another, turns one
+    # round.
     KEYS_A_PACKET = 2
     TALLIES_A_PACKET = 5
     SAMPLES_A_PACKET = 2
@@ -21,7 +22,7 @@ cdef enum:
 cdef inline Kept* kept_of(Core* core, uint32_t number) noexcept nogil:
     return <Kept*>core.kept.chunks[number >> RECORDS_SHIFT] + (number & ((1 << RECORDS_SHIFT) - 1))    # as flow_of
 
-# ------------------------------------------------------------------------------------------------ what a record is counted under
+# ------------------------------------------------------------------------------------------------ a record's keys
 
 cdef inline uint32_t _key_of(Core* core, int table, uint32_t number) noexcept nogil:
     cdef const Flow* flow = flow_of(core, number)

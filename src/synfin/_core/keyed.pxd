@@ -1,7 +1,7 @@
-# The interval table by key, a service or a client, while it grows; as intervals.pxd, but for each key apart, and only what
-# is there: a Keyed for each key that lives, a Tally for what it has in an open interval, a Sample for each bucket of its
-# round trips. Changes of gauges in slices to come wait in a list of their slice. All of it lies in arenas, and is found in
-# constant time.
+# The interval table by key, a service or a client, while it grows; as intervals.pxd, but for each key apart, and only
+# what is there: a Keyed for each key that lives, a Tally for what it has in an open interval, a Sample for each bucket of
+# its round trips. Changes of gauges in slices to come wait in a list of their slice. All of it lies in arenas, and is
+# found in constant time.
 #
 # A key lives while it has records or tallies. More than `most` do not live at once: what belongs to a further one is
 # counted under the key of all others, and stays there.

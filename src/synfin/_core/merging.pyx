@@ -43,9 +43,9 @@ cdef class IntervalMerge:
     Live workers have clocks of their own and no rounds: there an interval is whole when every worker has told a later one
     or has reached (`reach`) what comes after it.
 
-    A table by key has a row for each of the first `top` keys of an interval, in the order of their rank, and after them one
-    for all others. Held for that are as many keys, and no others: workers tell an interval's keys in order, and what is
-    added up of a key is ranked at once.
+    A table by key has a row for each of the first `top` keys of an interval, in the order of their rank, and after them
+    one for all others. Held for that are as many keys, and no others: workers tell an interval's keys in order, and what
+    is added up of a key is ranked at once.
 
     Parameters
     ----------

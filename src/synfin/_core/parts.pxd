@@ -1,6 +1,6 @@
-# Parts of intervals: where several trackers share one input, or where tables by key are asked for, a tracker writes what it
-# has of an interval instead of a row, and merging.pyx makes rows of all of them. A gauge's peak is that of the sum, so a
-# part holds the gauge at the end of each slice; a quantile is that of all samples, so it holds the histogram.
+# Parts of intervals: where several trackers share one input, or where tables by key are asked for, a tracker writes what
+# it has of an interval instead of a row, and merging.pyx makes rows of all of them. A gauge's peak is that of the sum, so
+# a part holds the gauge at the end of each slice; a quantile is that of all samples, so it holds the histogram.
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 

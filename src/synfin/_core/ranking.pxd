@@ -1,6 +1,6 @@
-# The first keys of an interval by rank, of those that come one after another (SPEC 5): a heap of which the worst is on top.
-# What it drives out, and what never gets in, is added up as all others. So no more keys are held than have rows of their
-# own, however many come.
+# The first keys of an interval by rank, of those that come one after another (SPEC 5): a heap of which the worst is on
+# top. What it drives out, and what never gets in, is added up as all others. So no more keys are held than have rows of
+# their own, however many come.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -198,7 +198,8 @@ cdef inline void ranking_free(Ranking* r) noexcept nogil:
 # ------------------------------------------------------------------------------------------------ quantiles
 
 cdef inline int _by_place(const void* a, const void* b) noexcept nogil:
-    return <int>((<const Bucket*>a).place > (<const Bucket*>b).place) - <int>((<const Bucket*>a).place < (<const Bucket*>b).place)
+    cdef uint32_t of_a = (<const Bucket*>a).place, of_b = (<const Bucket*>b).place
+    return <int>(of_a > of_b) - <int>(of_a < of_b)
 
 # Puts buckets in the order of their places; those of the server then come first.
 cdef inline void order_buckets(Ranked* ranked) noexcept nogil:

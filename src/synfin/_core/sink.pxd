@@ -132,7 +132,8 @@ cdef inline int format_ipv4(char* out, const uint8_t* addr) noexcept nogil:
         n += format_decimal(out + n, addr[i])
     return n
 
-# The code of an address in this block, its text made when it is new; `version` 0: of all others (schema.OTHER). Before: address_book_reserve gave room for one.
+# The code of an address in this block, its text made when it is new; `version` 0: of all others (schema.OTHER). Before:
+# address_book_reserve gave room for one.
 cdef inline int32_t address_code(AddressBook* book, uint8_t version, const uint8_t* addr) noexcept nogil:
     cdef uint8_t key[17]
     cdef uint64_t a, b

@@ -495,8 +495,8 @@ cdef class Tracker:
         self.interfaces = interfaces
 
     def take(self, str table not None, bint force=False):
-        """A block of finished rows of ``"flows"``, ``"intervals"`` or ``"interim"``, or of a table by key that the settings ask
-        for; or None. Without `force`, only a full block is given.
+        """A block of finished rows of ``"flows"``, ``"intervals"`` or ``"interim"``, or of a table by key that the
+        settings ask for; or None. Without `force`, only a full block is given.
         """
         cdef Sink* sink = &self.core.interval_rows
         cdef dict texts = {"first_file": self.files, "interface": self.interfaces}

@@ -62,6 +62,7 @@ class Worker:
         number: int,
         source: LiveInput,
         tracker: Tracker,
+        *,
         interval_tables: Sequence[str],
         several: bool,
         inbox: SimpleQueue,
@@ -199,7 +200,7 @@ class LiveWorkers:
                 share = replace(settings, max_flows=settings.max_flows // len(sources))
         trackers = [Tracker(share, flow_columns, interval_columns, several=len(sources)) for _ in sources]
         self.workers = [
-            Worker(number, source, tracker, tables, several, self._inbox)
+            Worker(number, source, tracker, interval_tables=tables, several=several, inbox=self._inbox)
             for number, (source, tracker) in enumerate(zip(sources, trackers, strict=True))
         ]
         self._reached: list[int | None] = [None] * len(sources)
