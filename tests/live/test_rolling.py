@@ -197,6 +197,17 @@ def test_engines_read_the_tree(open_folder, tmp_path):
     assert table.count_rows(filter=pyarrow.dataset.field("hour") == 0) == 11 + 35
 
 
+@pytest.mark.parametrize(("count", "stays"), [(100, False), (10_000, False), (16_384, True)])
+def test_only_a_full_block_is_held(open_folder, count, stays):
+    """The memory of a block is that of a full one: what waits in one that is half empty is copied out of it."""
+    block, rolling = Numbers("flows", count), open_folder()
+    before = sys.getrefcount(block.values)
+    rolling.write("flows", block)
+    settle(rolling)
+    held = sys.getrefcount(block.values) > before
+    assert held is stays
+
+
 @pytest.mark.parametrize("profile", ["native", "lakehouse"])
 def test_rows_of_the_core_arrive_as_they_are(tmp_path, profile):
     """All columns of real blocks, interim rows among them, taken every few packets and out of the memory of small blocks."""
@@ -329,6 +340,20 @@ def test_a_disk_that_is_too_slow_costs_rows_and_no_time(open_folder, tmp_path, m
     files = [tmp_path / "out" / file for file in tree(tmp_path / "out")]
     assert sum(len(rows(path)) for path in files) == taken + size
     assert about(files[-1])["complete"] == "false" and str(lost) in about(files[-1])["reason"]
+
+
+@pytest.mark.parametrize("size", [1, 1024, 16_384])
+def test_rows_that_may_wait_are_all_written(open_folder, monkeypatch, size):
+    """As they may once no packet comes any more."""
+    go = _slow_disk(monkeypatch)
+    rolling = open_folder()
+    block, count = Numbers("flows", size), 200
+    threading.Timer(0.3, go.set).start()
+    for _ in range(count):
+        rolling.write("flows", block, wait=True)
+    assert go.is_set() and rolling.error is None
+    rolling.close()
+    assert (rolling.rows_lost, rolling.rows_written) == ({"flows": 0}, {"flows": count * size})
 
 
 class Full:

@@ -1,8 +1,8 @@
 """Rows of a run without an end as Parquet files in hive-style folders, each complete under its name.
 
-Memory is bounded, and nobody waits for the disk: what comes while `ROOM` is taken is dropped and counted. Where a disk is
-full or gone, the half file is removed, its rows and those that come meanwhile are counted as lost, and about once a second
-the disk is tried again. Files of other tables that are open go on as long as they can.
+Memory is bounded, and while packets come nobody waits for the disk: what comes while `ROOM` is taken is dropped and counted.
+Where a disk is full or gone, the half file is removed, its rows and those that come meanwhile are counted as lost, and about
+once a second the disk is tried again. Files of other tables that are open go on as long as they can.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 #: What may wait to be written: four full blocks of the core, or so many small ones (a second's intervals).
 ROOM = 64
 _UNIT_ROWS = 1024
-#: Fewer rows than this are copied out of the memory of their block.
-_SMALL_ROWS = 4096
+#: Fewer rows than this are copied out of the memory of their block, which is that of 16,384 rows whatever it holds: what comes
+#: each second would else hold several times what it needs, until its row group is written.
+_SMALL_ROWS = 12_288
 #: Two tables may hold a row group at once (flows and interim rows): half of what a run on files takes for one.
 _PARQUET = partial(Parquet, group_rows=ROW_GROUP_ROWS // 2)
 #: So much must fit on a disk that had no room before rows go there again.
@@ -43,7 +44,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Rolling:
     """The output folder of a live run: ``TABLE/date=YYYY-MM-DD/hour=HH/part-START-NUMBER.parquet``.
 
-    All methods are called by one thread, which never waits for the disk but in `close`; files are written by another.
+    All methods are called by one thread, which waits for the disk in `close` and where it asks for that; files are written by
+    another.
     What is only read may be read by any.
 
     Parameters
@@ -112,12 +114,15 @@ class Rolling:
 
     # ------------------------------------------------------------------ the caller's thread
 
-    def write(self, table: str, block: Block) -> None:
-        """Hand on rows; those that find no room are dropped and counted in `rows_lost`."""
+    def write(self, table: str, block: Block, *, wait: bool = False) -> None:
+        """Hand on rows; those that find no room are dropped and counted in `rows_lost`, or wait for it."""
         batch = self._layouts[table].batch(block)
         if block.rows < _SMALL_ROWS:
             batch = compact(batch)
-        if not self._encoder.offer(self._add, table, batch, size=-(-block.rows // _UNIT_ROWS)):
+        size = -(-block.rows // _UNIT_ROWS)
+        if wait:
+            self._encoder.put(self._add, table, batch, size=size)
+        elif not self._encoder.offer(self._add, table, batch, size=size):
             self._refused[table] += block.rows
             self._is_slow = True
 
