@@ -14,9 +14,9 @@ from pathlib import Path
 
 from netns import NotAllowed, become_root
 
-from live_truth import gauges, tables
+from live_truth import gauges, roundtrips, tables
 
-PARTS = {"gauges": gauges.report}
+PARTS = {"gauges": gauges.report, "roundtrips": roundtrips.report}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -132,10 +132,6 @@ class Crew:
                 _read(each, len(_REQUEST))
                 each.sendall(_ANSWER)
 
-    def ports(self, port: int) -> list[int]:
-        """The clients' ports of a share."""
-        return [each.getsockname()[1] for each in self._shares[port]]
-
 
 def _push(sock: socket.socket) -> int:
     try:

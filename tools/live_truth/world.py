@@ -66,6 +66,13 @@ class Pair(NamedTuple):
     server: Crew
 
 
+Cable = Callable[[Namespace, Namespace], contextlib.AbstractContextManager[None]]
+
+
+def _plain(clients: Namespace, servers: Namespace) -> contextlib.AbstractContextManager[None]:
+    return veth(clients, "va", servers, "vb")
+
+
 class World:
     """Clients at the end ``va`` of a cable, servers at its end ``vb``; a context manager.
 
@@ -73,10 +80,12 @@ class World:
     ----------
     most : so many connections may be open at once. They are spread over as many pairs of processes as the limit of open files
         asks for, each with addresses of its own, so that ports do not run out either.
+    cable : lays it between the two namespaces, with their ends ``va`` and ``vb``; without: a veth pair.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, cable: Cable | None = None):
         self._most = most
+        self._cable = cable or _plain
         self._speaks = False
         self._stack = contextlib.ExitStack()
 
@@ -102,7 +111,7 @@ class World:
                 ("ipv4/tcp_syncookies", 0),
             ):
                 namespace.sysctl(name, value)
-        enter(veth(self.clients, "va", self.servers, "vb"))
+        enter(self._cable(self.clients, self.servers))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
