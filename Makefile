@@ -9,12 +9,13 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo demo-live build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live soak guard \
-        truth dist lakehouse spark clean
+.PHONY: help demo demo-live live-truth build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live \
+        soak guard truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
 	@echo "make demo-live            a sidecar beside real connections (network namespaces)"
+	@echo "make live-truth           gauges and round trips of live runs against the kernel's own (namespaces)"
 	@echo "make test                 the tests, at most 5 minutes"
 	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
 	@echo "make test-debug           make test with Cython's checks of bounds"
@@ -31,6 +32,10 @@ demo: $(VENV)/.built
 # Two network namespaces, real servers and clients, and synfin live between them; cleans up after itself.
 demo-live: $(VENV)/.built
 	@$(PY) tools/demo_live.py
+
+# Tens of thousands of real connections in two network namespaces; what is measured goes into docs/live-truth.md.
+live-truth: $(VENV)/.built
+	PYTHONPATH=tools $(PY) -m live_truth --document docs/live-truth.md $(ARGS)
 
 build: $(VENV)/.built
 

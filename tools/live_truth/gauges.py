@@ -1,0 +1,67 @@
+"""Part one: the gauges of a live run against the kernels, state by state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from live_truth import cases, tables
+from live_truth.kernel import GAUGES
+from live_truth.moments import SECOND, Moment, Observer
+from live_truth.sidecar import SidecarFailed, rows, sidecar
+from live_truth.world import World
+
+#: Room for what the moments open beside the connections of the first.
+_MORE = 1.1
+
+
+class Watched(NamedTuple):
+    """A run that is over: its moments, for each the row of the interval table that belongs to it, and the summary."""
+
+    moments: list[Moment]
+    intervals: list[dict[str, int]]
+    summary: dict
+
+
+def watch(
+    folder: Path,
+    scale: int,
+    steps: list[Callable[[Observer], None]],
+    say: Callable[[str], None] = lambda _: None,
+    *options: str,
+) -> Watched:
+    """Play steps before a sidecar. Raises SidecarFailed where it lost packets or its account does not hold."""
+    with World(int(scale * _MORE)) as world, sidecar(world.servers, "vb", folder / "rows", *options) as run:
+        at = Observer(world, run, scale, say)
+        for step in steps:
+            step(at)
+        summary = json.loads(run.end())
+    if summary["capture_drops"] or not summary["accounting"]["holds"]:
+        raise SidecarFailed("packets were lost before the tracker: no truth to compare with")
+    told = {row["interval_start"]: row for row in rows(folder / "rows", "intervals")}
+    nothing = dict.fromkeys(GAUGES, 0)  # an interval in which nothing is and nothing comes is not written
+    return Watched(at.moments, [told.get(moment.time_ns - SECOND, nothing) for moment in at.moments], summary)
+
+
+FIVE = [Observer.opened, Observer.half_closed, Observer.ended, Observer.flooded, Observer.closed]
+
+
+def greatest(watched: Watched) -> int:
+    """The greatest difference that has no name."""
+    off = (tables.differences(*pair).values() for pair in zip(watched.moments, watched.intervals, strict=True))
+    return max(abs(value) for each in off for value in each)
+
+
+def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, bool]:
+    """The tables of all moments, and whether all is as expected."""
+    watched = watch(folder, scale, [*FIVE, cases.play], say)
+    most = greatest(watched)
+    parts = [tables.of_moment(moment, row) for moment, row in zip(watched.moments, watched.intervals, strict=True)]
+    verdict = (
+        f"Greatest difference without a name, over {len(GAUGES)} gauges, {len(parts)} moments, metrics and interval table: **{most}**. "
+        f"The run tracked {watched.summary['packets']:,} packets and lost none.\n"
+    )
+    five, more = "\n".join(parts[: len(FIVE)]), "\n".join(parts[len(FIVE) :])
+    return f"{verdict}\n{five}\n### Where kernel and tap cannot agree\n\n{more}", most == 0

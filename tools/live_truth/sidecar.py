@@ -1,0 +1,107 @@
+"""`synfin live` as it is installed: a process on the servers' end of the cable, its metrics and its rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from netns import Namespace
+
+from live_truth.kernel import CONNECTION_GAUGES, END_GAUGES
+
+_PORT = 9108  # of a namespace that is ours alone
+_PATIENCE_S = 30.0
+_SAMPLE = re.compile(r"(?m)^(synfin_\S+(?:\{.*\})?) (\S+)$")
+
+
+class SidecarFailed(Exception):
+    """The sidecar did not start, answer or end as it should; the text says what."""
+
+
+class Sidecar:
+    """A run on one interface of a namespace."""
+
+    def __init__(self, namespace: Namespace, interface: str, folder: Path, *options: str):
+        self.folder = folder
+        self._namespace = namespace
+        command = ["live", interface, "-o", str(folder), "--metrics", str(_PORT), "--json", *options]
+        self._process = namespace.popen(
+            [sys.executable, "-m", "synfin", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ},
+        )  # fmt: skip
+        end = time.monotonic() + _PATIENCE_S
+        while self._get("/readyz") is None:
+            if self._process.poll() is not None or time.monotonic() > end:
+                self._process.kill()
+                raise SidecarFailed(self._process.communicate()[1].strip() or "not ready")
+            time.sleep(0.1)
+
+    def _get(self, path: str) -> str | None:
+        # The body of an answer with status 200.
+        try:
+            with self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                sock.settimeout(5)
+                sock.connect(("127.0.0.1", _PORT))
+                sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+        except OSError:
+            return None
+        head, _, body = answer.partition("\r\n\r\n")
+        return body if " 200 " in head.splitlines()[0] else None
+
+    def metrics(self) -> dict[str, float]:
+        """All samples of a scrape, by name and labels as they are written."""
+        text = self._get("/metrics")
+        if text is None:
+            raise SidecarFailed("no metrics")
+        return {name: float(value) for name, value in _SAMPLE.findall(text)}
+
+    def gauges(self) -> dict[str, int]:
+        """The gauges of a scrape, under the interval table's names."""
+        told = self.metrics()
+        found = {name: int(told[f'synfin_ends{{state="{state}"}}']) for name, state in END_GAUGES.items()}
+        for name in CONNECTION_GAUGES:
+            found[name] = int(told["synfin_connections" if name == "connections" else f"synfin_connections_{name}"])
+        return found
+
+    def end(self) -> str:
+        """End the run by SIGTERM; its summary. Raises SidecarFailed where it says more, or fails."""
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=_PATIENCE_S)
+        if self._process.returncode or err:
+            raise SidecarFailed(f"exit code {self._process.returncode}: {err.strip()}")
+        return out
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def sidecar(namespace: Namespace, interface: str, folder: Path, *options: str) -> Iterator[Sidecar]:
+    """A run that does not outlive the block."""
+    run = Sidecar(namespace, interface, folder, *options)
+    try:
+        yield run
+    finally:
+        run.kill()
+
+
+def rows(folder: Path, table: str, columns: list[str] | None = None) -> list[dict]:
+    """Rows of a table that a run wrote; instants as integers."""
+    told = ds.dataset(folder / table, format="parquet", exclude_invalid_files=False).to_table(columns=columns)
+    for at, field in enumerate(told.schema):
+        if pa.types.is_timestamp(field.type):
+            told = told.set_column(at, field.name, told[field.name].cast(pa.int64()))
+    return told.to_pylist()
