@@ -9,8 +9,7 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo demo-live live-truth build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live \
-        soak guard truth dist lakehouse spark clean
+.PHONY: help demo demo-live live-truth build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live soak guard truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
@@ -47,7 +46,7 @@ test-all: $(VENV)/.tested $(VENV)/.stores lint
 	$(PY) tools/render_docs.py --check
 
 # The same tests on other builds, each in a copy of the tree: other compiler settings, other files.
-COPY = mkdir -p build/$(1) && tar -c --exclude=./build --exclude=./.git --exclude=./.venv --exclude='*.so' --exclude='./src/*.c' . | tar -x -C build/$(1)
+COPY = mkdir -p build/$(1) && tar -c --exclude=./build --exclude=./benchmarks/build --exclude=./.git --exclude=./.venv --exclude='*.so' --exclude='./src/*.c' . | tar -x -C build/$(1)
 
 # With Cython's checks of bounds and of memoryviews.
 test-debug:

@@ -12,8 +12,6 @@ def test_the_kernel_agrees(trouble: str, tap: str) -> None:
     found = opinions(trouble, tap)
     assert [one for one in found if not one.agrees] == []
     seen = {one.what.split()[0]: one.ours for one in found}
-    if trouble == "none":
-        assert not any(seen.get(name) for name in ("resends", "out", "repeated"))
     if trouble in ("loss", "all three"):
         assert seen["resends" if tap == "client" else "out"] > 0
     if trouble == "duplication" and tap == "server":
