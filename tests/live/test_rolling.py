@@ -467,6 +467,7 @@ def test_an_error_of_the_program_is_no_error_of_the_disk(open_folder):
         raise ZeroDivisionError
 
     rolling = open_folder(metadata=metadata)
+    before = set(threading.enumerate())
     rolling.write("flows", Numbers("flows", 3))
     rolling.roll()
     settle(rolling)
@@ -474,6 +475,7 @@ def test_an_error_of_the_program_is_no_error_of_the_disk(open_folder):
         rolling.tick()
     with pytest.raises(ZeroDivisionError):
         rolling.close()
+    assert set(threading.enumerate()) <= before
 
 
 FILL = """

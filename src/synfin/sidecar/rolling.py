@@ -149,6 +149,7 @@ class Rolling:
             self._encoder.put(self._turn, True)
             self._encoder.finish()
         finally:
+            self._encoder.close()
             os.close(lock)
 
     @property
