@@ -24,7 +24,7 @@ cdef inline bint proves_held(Context* x) noexcept nogil:
     if not x.flow.marks & FM_HELD:
         return False
     held = held_of(x.core, x.facts)
-    isn = held.isn
+    isn = held.opening.isn
     if held.end != x.d:
         return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
                 and x.segment.flags & TH_ACK
@@ -130,7 +130,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
     cdef Options options
     cdef Opening opening
     cdef bint again = (x.flow.marks & FM_HELD and held.end == x.d
-                       and held.isn == x.segment.seq)
+                       and held.opening.isn == x.segment.seq)
     if x.core.config.others:
         hold_others(x, again)
     tcp_options(x.segment, &options)
@@ -142,7 +142,7 @@ cdef inline void hold_syn(Context* x) noexcept nogil:
         x.flow.marks |= FM_HELD
         memset(held, 0, sizeof(Held))
         held.end = x.d
-        held.isn = x.segment.seq
+        held.opening = opening
         held.first_ns = held.smallest_ns = held.largest_ns = x.packet.time_ns
         held.first_packet = x.packet.number
         held.first_file = x.packet.file_id
@@ -173,12 +173,11 @@ cdef inline void begin_from_held(Context* x, Held* held) noexcept nogil:
     cdef Facts* facts = x.facts
     cdef int d = held.end
     cdef int64_t count = held.copies.total
-    cdef Opening first = copy_at(core, &held.copies, 0).opening
     cdef Options options
     cdef Copies* copies
     cdef EndTrouble* trouble
     cdef Seq* sender = &flow.seq[d]
-    set_first(core, facts, d, held.first_ns, held.isn)
+    set_first(core, facts, d, held.first_ns, held.opening.isn)
     note_seen(core, facts, held.smallest_ns)
     flow.last_seen = held.largest_ns
     if count == 1:
@@ -194,7 +193,7 @@ cdef inline void begin_from_held(Context* x, Held* held) noexcept nogil:
     facts.vlan_first = held.vlan
     if held.vlans:
         extra_of(core, facts).vlans = held.vlans
-    keep_opening(core, facts, d, &first)
+    keep_opening(core, facts, d, &held.opening)
     facts.marks |= FF_SYN_CAME
     if count == 1:
         forget_copies(core, &held.copies)
@@ -204,7 +203,7 @@ cdef inline void begin_from_held(Context* x, Held* held) noexcept nogil:
         copies.syn_count[SK_SYN] = count
         copies.syn_last[SK_SYN] = held.last_ns
     memset(&options, 0, sizeof(Options))
-    options.has = first.has
+    options.has = held.opening.has
     options.fast_open = held.fast_open
     note_offer(core, facts, held.flags, &options, held.payload)
     sender.marks = EM_SEEN | EM_SYN | EM_BARE_SYN | EM_NXT | EM_WINDOW

@@ -325,9 +325,9 @@ cdef struct Held:
     int64_t ip_bytes
     int64_t payload_bytes
     int64_t first_packet
+    Opening opening          # of the first copy, which `copies` may have forgotten
     int32_t first_file
     int32_t interface_id
-    uint32_t isn
     uint32_t payload         # of the first copy
     uint16_t flags           # TH_* of the first copy
     uint8_t end

@@ -83,7 +83,7 @@ cdef object _held(Core* core, Flow* flow, Facts* facts):
     held = held_of(core, facts)
     return {
         "by": "client" if held.end == client_end(flow) else "server",
-        "isn": held.isn,
+        "isn": held.opening.isn,
         "count": held.copies.total,
         "first_packet": held.first_packet,
         "first_ns": held.first_ns,
