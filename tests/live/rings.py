@@ -9,7 +9,7 @@ from synfin._core.batch import PacketBatch
 from synfin.sources.ring import Ring, RingMerge
 
 KERNEL, USER, VLAN_VALID = 0, 1, 0x10
-HOST, OUTGOING = 0, 4
+HOST = 0
 BLOCK_HEADER, FRAME_HEADER, DATA = 48, 68, 96
 
 
@@ -18,7 +18,6 @@ class Frame(NamedTuple):
     data: bytes
     wire_len: int | None = None
     vlan_tci: int | None = None
-    direction: int = HOST
 
 
 def frame_bytes(frame: Frame, last: bool, **wrong: int) -> bytes:
@@ -34,7 +33,7 @@ def frame_bytes(frame: Frame, last: bool, **wrong: int) -> bytes:
         "IIIIIIHHIIHH8x", field["next_offset"], seconds, nanoseconds, field["captured_len"], field["wire_len"],
         USER | (VLAN_VALID if tagged else 0), field["data_offset"], DATA + 14, 0, frame.vlan_tci or 0, 0x8100 if tagged else 0, 0,
     )  # fmt: skip
-    address = struct.pack("=HHiHBB8s", 17, 0x0300, 2, 1, frame.direction, 6, b"")
+    address = struct.pack("=HHiHBB8s", 17, 0x0300, 2, 1, HOST, 6, b"")
     head += address
     assert len(head) == FRAME_HEADER
     return (head.ljust(DATA, b"\0") + frame.data).ljust(size, b"\0")
@@ -72,9 +71,9 @@ def status(memory: bytearray, block: int, size: int) -> int:
     return struct.unpack_from("I", memory, block * size + 8)[0]
 
 
-def walker(memory: bytearray, size: int, link_type: int = 1, skip_outgoing: bool = False) -> RingMerge:
+def walker(memory: bytearray, size: int, link_type: int = 1) -> RingMerge:
     """One ring alone."""
-    return RingMerge([Ring(memory, size, link_type, skip_outgoing)])
+    return RingMerge([Ring(memory, size, link_type)])
 
 
 class RingSource:
@@ -87,13 +86,11 @@ class RingSource:
     report = drops = bytes_total = None
     bytes_read = idle_clock_ns = outside = 0
 
-    def __init__(
-        self, blocks: list[bytes], size: int, *, slots: int = 2, link_type: int = 1, skip_outgoing: bool = False
-    ):
+    def __init__(self, blocks: list[bytes], size: int, *, slots: int = 2, link_type: int = 1):
         self.size, self.blocks = size, list(blocks)
         self.memory = bytearray(slots * size)
         self.slots, self.next = slots, 0
-        self.ring = walker(self.memory, size, link_type, skip_outgoing)
+        self.ring = walker(self.memory, size, link_type)
 
     def supply(self) -> bool:
         """Lay in blocks where the ring has room, as the kernel does: in order, and only into blocks that are its own."""

@@ -45,7 +45,6 @@ cdef enum:
     TP_STATUS_USER = 1
     TP_STATUS_VLAN_VALID = 1 << 4
     TP_STATUS_TS_RAW_HARDWARE = 0x80000000
-    PACKET_OUTGOING = 4
     FRAME_BYTES = 68         # sizeof(FrameHeader)
     BLOCK_BYTES = 48         # sizeof(BlockHeader)
     FRAME_ALIGNMENT = 8

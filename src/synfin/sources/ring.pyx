@@ -64,7 +64,7 @@ cdef inline uint32_t _frame_usual(Rings* m, Walk* w, PacketRef* first, uint32_t 
     cdef int64_t lowest_ns = max(m.clock.now_ns, w.source.now_ns) - HOUR_NS // 2
     cdef int64_t highest_ns = min(m.clock.now_ns, w.source.now_ns) + HOUR_NS // 2
     cdef uint32_t count, i
-    if w.source.count or not w.source.started or not w.held or w.left < 2 or w.skip_outgoing or w.failed:
+    if w.source.count or not w.source.started or not w.held or w.left < 2 or w.failed:
         return 0
     count = walk_stretch(w, lowest_ns, highest_ns, first, room)
     for i in range(count):
@@ -175,17 +175,15 @@ cdef class Ring:
     memory : a writable buffer, the blocks one behind the other; held until `close`.
     block_bytes : length of a block, a multiple of 8.
     link_type : LINKTYPE_ value of what the ring delivers.
-    skip_outgoing : leave out packets that the host sends (the loopback interface shows each of them twice).
     """
 
     cdef Walk* w
     cdef Py_buffer _memory
 
-    def __cinit__(self, memory not None, uint32_t block_bytes, uint16_t link_type, bint skip_outgoing=False):
+    def __cinit__(self, memory not None, uint32_t block_bytes, uint16_t link_type):
         self.w = <Walk*>calloc(1, sizeof(Walk))
         if self.w == NULL:
             raise MemoryError
-        self.w.skip_outgoing = skip_outgoing
         self.map(memory, block_bytes, link_type)
 
     def __dealloc__(self):

@@ -8,7 +8,6 @@ from synfin.sources.packet_mmap cimport (
     BLOCK_BYTES,
     FRAME_ALIGNMENT,
     FRAME_BYTES,
-    PACKET_OUTGOING,
     TP_STATUS_KERNEL,
     TP_STATUS_TS_RAW_HARDWARE,
     TP_STATUS_USER,
@@ -41,7 +40,6 @@ cdef struct Walk:
     int32_t interface_id
     uint16_t link_type
     bint held                # the block is ours, and not all of it has been tracked
-    bint skip_outgoing
     uint32_t ahead_at        # of the packets that are framed and judged, the next; while there is one its block is held
     uint32_t ahead_count
     PacketRef ahead[AHEAD]
@@ -140,7 +138,6 @@ cdef inline uint8_t _describe(const Walk* w, const FrameHeader* f, PacketRef* p)
 cdef inline Walked _next_frame(Walk* w, bint borrowed, PacketRef* p, uint8_t* vlan) noexcept nogil:
     cdef const FrameHeader* f
     cdef uint64_t space
-    cdef bint passed_over
     while True:
         if not w.held and not _hold(w):
             return WK_EMPTY
@@ -151,11 +148,8 @@ cdef inline Walked _next_frame(Walk* w, bint borrowed, PacketRef* p, uint8_t* vl
                 w.failed = WK_BROKEN
                 break
             vlan[0] = _describe(w, f, p)
-            passed_over = w.skip_outgoing and f.direction == PACKET_OUTGOING
             w.left -= 1
             w.offset += f.next_offset
-            if passed_over:
-                continue
             w.packets += 1
             w.bytes += p.captured_len
             w.card_stamps += _card_stamps(f)
