@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import time
 from collections import defaultdict
 
 import dpkt
 import pytest
 from netns import Namespace, veth
+from taps import until
 
 import tunnels
 from dialogue import Dialogue, ethernet, ipv4, tcp
@@ -51,16 +51,19 @@ def fanned(namespace, interface, workers, group=None, kind=socket.SOCK_RAW):
     return namespace.call(make)
 
 
-def received(sockets):
-    """What each socket got so far; none may have lost anything."""
-    everything = []
-    for sock in sockets:
-        frames = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                frames.append(sock.recv(1 << 16))
-        assert struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1] == 0
-        everything.append(frames)
+def received(sockets, count=0):
+    """What each socket got so far, and until they have so many together; none may have lost anything."""
+    everything = [[] for _ in sockets]
+
+    def enough():
+        for sock, frames in zip(sockets, everything, strict=True):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frames.append(sock.recv(1 << 16))
+        return sum(map(len, everything)) >= count
+
+    until(enough, f"not all of {count} frames came")
+    assert all(struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1] == 0 for sock in sockets)
     return everything
 
 
@@ -106,7 +109,7 @@ def bare_cable():
 
 
 def talk(left, right, count):
-    """Open, use and close connections of both IP versions; how many there were."""
+    """Open, use and close connections of both IP versions, until the last segment has come; how many there were."""
     for family, address in ((socket.AF_INET, "10.9.0.2"), (socket.AF_INET6, "2001:db8:9::2")):
         with right.socket(family, socket.SOCK_STREAM) as listener:
             listener.bind((address, 0))
@@ -123,8 +126,13 @@ def talk(left, right, count):
                             client.recv(100)
 
             left.call(clients)
-    time.sleep(0.2)  # what a closing end still sends
+    until(lambda: over(left) and over(right), "connections that do not close")
     return 2 * count
+
+
+def over(namespace):
+    """Whether no end of a connection has anything more to send, or to wait for."""
+    return set(namespace.states().values()) <= {"TIME-WAIT"}
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
@@ -162,7 +170,7 @@ def test_tagged_connections(cable, bare_cable, vlans):
             sent = [frame for frames in everything for frame in frames if connection(frame)]
             for frame in sent:
                 sender.send(frame[:12] + tags + frame[12:])
-        out, arrived = (received(end) for end in ends)
+        out, arrived = (received(end, len(sent)) for end in ends)
     assert sum(map(len, out)) == sum(map(len, arrived)) == len(sent)
     expected, _ = places(everything)
     assert len(expected) == total
@@ -180,7 +188,7 @@ def sent_to(bare_cable, frames, workers=4):
             sender.bind(("va", 0))
             for frame in frames:
                 sender.send(frame)
-        got = [{frame: which for which, part in enumerate(received(end)) for frame in part} for end in ends]
+        got = [{frame: which for which, part in enumerate(received(end, len(frames))) for frame in part} for end in ends]
     assert [got[0][frame] for frame in frames] == [got[1][frame] for frame in frames]
     return [got[0][frame] for frame in frames]
 
@@ -221,7 +229,7 @@ def test_interface_without_link_header(cable):
         frames = [p.data for port in range(2000, 2100) for p in Dialogue(a_port=port).handshake().packets]
         for frame in frames:
             os.write(tun, frame[14:])
-        found, count = places([[bytes(12) + b"\x08\0" + packet for packet in part] for part in received(sockets)])
+        found, count = places([[bytes(12) + b"\x08\0" + packet for packet in part] for part in received(sockets, len(frames))])
     assert count == len(frames) and len(found) == 100
     assert {len(where) for where in found.values()} == {1} and len({min(where) for where in found.values()}) == 4
 
