@@ -83,10 +83,11 @@ def send(namespace, frames, mtu):
                 sender.send(frame)
             except OSError as error:
                 assert error.errno == errno.EMSGSIZE and len(frame) > mtu + _HEADER
-                frame = frame[: mtu + _HEADER]
-                sender.send(frame)
+                sent.append(frame[: mtu + _HEADER])
+                sender.send(sent[-1])
                 cut += 1
-            sent.append(frame)
+            else:
+                sent.append(frame)
     return sent, cut, left_out
 
 
