@@ -95,6 +95,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ("sum by (interface) (rate(synfin_ring_dropped_packets_total{@}[$__rate_interval]))", "{{interface}} ring"),
             ("sum by (interface) (rate(synfin_interface_rx_missed_packets_total{@}[$__rate_interval]))", "{{interface}} card"),
             ("sum by (interface) (rate(synfin_interface_rx_dropped_packets_total{@}[$__rate_interval]))", "{{interface}} driver, queues"),
+            ("sum by (interface) (rate(synfin_interface_unseen_packets_total{@}[$__rate_interval]))", "{{interface}} made again"),
             ("sum(rate(synfin_softnet_dropped_packets_total{@}[$__rate_interval]))", "host"),
         ), "Kinds overlap: softnet's are among rx_dropped. They do not add up."),
         Panel("Came to the rings", "pps", (("sum by (interface) (rate(synfin_ring_packets_total{@}[$__rate_interval]))", "{{interface}}"),), "Dropped ones included."),

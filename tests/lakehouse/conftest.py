@@ -8,10 +8,10 @@ import pytest
 from engine_rows import EXAMPLES, in_order
 
 import synfin
-from synfin.schema import TABLES
+from synfin.schema import TABLES, USUAL_TABLES
 
 
-@pytest.fixture(scope="session", params=list(TABLES))
+@pytest.fixture(scope="session", params=list(USUAL_TABLES))
 def table(request):
     """The name of a table."""
     return request.param

@@ -1,7 +1,8 @@
 """Kills a writer of an output folder again and again, and looks at what it leaves: FOLDER KILLS SEED.
 
-Prints how many complete files there are, and how many half ones were removed by later starts. Writers are forked, so
-that a kill falls into their work and not into imports; this process uses no thread.
+Prints how many complete files there are, and how many half ones were removed by later starts; goes on beyond KILLS until
+there is one of each. Writers are forked, so that a kill falls into their work and not into imports, and are killed some
+files and a moment later: a busy machine gives them little to do in a time. This process uses no thread.
 """
 
 import os
@@ -17,6 +18,7 @@ from synfin.sidecar.rolling import Rolling
 
 TABLES = ("flows", "intervals", "interim")
 MS = 1_000_000
+PATIENCE_S = 60
 
 
 def write(folder: Path, ready: int) -> None:
@@ -85,18 +87,29 @@ def wait(child: int, wanted: int = 0) -> None:
         sys.exit(f"a process ended with {os.waitstatus_to_exitcode(status)}")
 
 
+def wait_for_files(folder: Path, count: int) -> None:
+    """Wait until the writer has completed so many more files; it may remove older ones."""
+    end, before = time.monotonic() + PATIENCE_S, set(tree(folder))
+    while len(set(tree(folder)) - before) < count:
+        if time.monotonic() > end:
+            sys.exit("the writer writes nothing")
+        time.sleep(0.001)
+
+
 def main(folder: Path, kills: int, seed: int) -> None:
     chance = random.Random(seed)
-    complete = leftovers = 0
-    for number in range(kills):
+    complete = leftovers = number = 0
+    while number < kills or (not (complete and leftovers) and number < 10 * kills):
         out = folder / str(number // 10)  # a later writer of the same folder finds what the earlier ones left
         writer, said = told(write, out)
         leftovers += int.from_bytes(said, "big")
-        time.sleep(chance.uniform(0.01, 0.2))
+        wait_for_files(out, chance.choice([0, 0, 1, 3, 6]))
+        time.sleep(chance.uniform(0.0, 0.05))
         os.kill(writer, signal.SIGKILL)
         wait(writer, -signal.SIGKILL)
         wait(forked(check, out))
-        if number % 10 == 9 or number == kills - 1:
+        number += 1
+        if number % 10 == 0 or number >= kills:
             starter, said = told(start_again, out)
             wait(starter)
             leftovers += int.from_bytes(said, "big")

@@ -45,16 +45,23 @@ class Manager:
             if self.told[-1].startswith(wanted):
                 return self.told[-1]
 
+    def forget(self):
+        """Throw away what was told and not yet read."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(4096)
+
     def close(self):
         self._socket.close()
 
 
 @contextlib.contextmanager
-def sidecar(namespace, folder, *arguments, **environ):
+def sidecar(namespace, folder, *arguments, program=("-m", "synfin", "live"), **environ):
     """`synfin live` in a process, once it says that it is ready; gives it and its service manager."""
     manager = Manager(folder / f"notify-{os.urandom(4).hex()}")
     process = namespace.popen(
-        [sys.executable, "-m", "synfin", "live", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "NOTIFY_SOCKET": manager.path, **environ},
     )  # fmt: skip

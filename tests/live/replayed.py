@@ -24,6 +24,7 @@ class Counted:
     ring_freezes: int = 0
     interface_rx_dropped: int = 0
     interface_rx_missed: int = 0
+    interface_unseen: int = 0
     softnet_dropped: int = 0
 
 

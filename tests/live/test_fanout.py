@@ -110,14 +110,14 @@ def bare_cable():
 
 def talk(left, right, count):
     """Open, use and close connections of both IP versions, until the last segment has come; how many there were."""
-    for family, address in ((socket.AF_INET, "10.9.0.2"), (socket.AF_INET6, "2001:db8:9::2")):
+    for family, own, address in ((socket.AF_INET, "10.9.0.1", "10.9.0.2"), (socket.AF_INET6, "2001:db8:9::1", "2001:db8:9::2")):
         with right.socket(family, socket.SOCK_STREAM) as listener:
             listener.bind((address, 0))
             listener.listen(16)
 
-            def clients(listener=listener, family=family):
-                for _ in range(count):
-                    with socket.create_connection(listener.getsockname()[:2], 10) as client:
+            def clients(listener=listener, own=own):
+                for port in range(10_000, 10_000 + count):  # left to itself, the kernel takes some of them twice
+                    with socket.create_connection(listener.getsockname()[:2], 10, (own, port)) as client:
                         server, _ = listener.accept()
                         with server:
                             client.sendall(b"question")

@@ -28,8 +28,8 @@ def send_long(namespace, count):
             send(namespace, "va", [LONG])
 
 
-def link(index=7, dropped=0, missed=0):
-    return Link(index, "eth0", 1, True, True, dropped, missed)
+def link(index=7, dropped=0, missed=0, packets=0):
+    return Link(index, "eth0", 1, True, True, dropped, missed, packets)
 
 
 def statistics(namespace, name):
@@ -123,6 +123,19 @@ def test_counters_that_begin_again():
     assert lost.losses == Losses(interface_rx_dropped=37, interface_rx_missed=4)
     lost.see(link(index=8))  # the driver was reset: nothing is taken back below zero
     assert lost.losses == Losses(interface_rx_dropped=30, interface_rx_missed=3)
+
+
+def test_what_a_new_interface_carried_before_its_ring():
+    lost = InterfaceLosses(link(packets=1000))  # before the run: nobody's loss
+    lost.add_ring(10, 0, 0)
+    lost.begin_ring(link(index=8, packets=50), 20, 3, 1)
+    lost.begin_ring(link(index=9, packets=5), 7, 0, 0)  # a ring that was asked a moment later than its interface
+    assert lost.losses == Losses(37, 3, 1, interface_unseen=30)
+
+
+def test_workers_together():
+    parts = [Losses(10, 1, 1, 5, 6, 7, 8), Losses(20, 0, 0, 5, 6, 9, 8)]
+    assert Losses.together(parts) == Losses(30, 1, 1, 5, 6, 9, 8)
 
 
 def test_softnet_adds_up_the_processors(tmp_path, monkeypatch):

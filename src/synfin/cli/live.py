@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import time
@@ -102,6 +103,8 @@ class _Job:
     def execute(self) -> int:
         from synfin.output.summary import summarize
 
+        if sys.__stderr__ is not None and not faulthandler.is_enabled():
+            faulthandler.enable(sys.__stderr__)  # a fatal signal, the watchdog's SIGABRT too, is told with what threads did
         before = signal.signal(signal.SIGHUP, lambda *_: self._hang_up())
         try:
             with stopped_by_signal(self._stop):

@@ -197,6 +197,8 @@ def _capture(capture: dict[str, Any] | None) -> list[str]:
         text += " DOES NOT HOLD: please report this"
     lines = [line.replace("\0", " ") for line in _line("Ring", text)]
     before = {"by the interface": "interface_rx_dropped", "missed by the card": "interface_rx_missed", "by the host": "softnet_dropped"}
+    if capture["interface_unseen"]:
+        before["while an interface was made again"] = "interface_unseen"
     lines += _line("  lost before", ", ".join(f"{capture[name]:,} {what}" for what, name in before.items()))
     clocks = capture["timestamps"]
     return lines + _line("  stamped by", ", ".join(f"{_CLOCKS[clock]} ({name})" for name, clock in clocks.items()))

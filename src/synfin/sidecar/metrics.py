@@ -122,6 +122,7 @@ METRICS: dict[str, tuple[Declared, ...]] = {
         Declared("synfin_ring_freezes", "counter", "How often a ring was full.", "rings.freezes", (INTERFACE,)),
         Declared("synfin_interface_rx_dropped_packets", "counter", "Packets that the driver or the host's queues dropped since the run began; those of softnet are among them.", "interfaces.rx_dropped", (INTERFACE,)),
         Declared("synfin_interface_rx_missed_packets", "counter", "Packets that the card had no room for since the run began.", "interfaces.rx_missed", (INTERFACE,)),
+        Declared("synfin_interface_unseen_packets", "counter", "Packets that passed an interface which was made again before the run listened on it.", "interfaces.unseen", (INTERFACE,)),
         Declared("synfin_softnet_dropped_packets", "counter", "Packets that the processors' queues dropped since the run began, on all interfaces of the host.", "softnet"),
         Declared("synfin_interface_up", "gauge", "1 while the interface is there and up.", "interfaces.up", (INTERFACE,)),
         Declared("synfin_interface_timestamps", "gauge", "1 for the clock that stamps the interface's packets.", "interfaces.timestamps", (INTERFACE, CLOCK)),
@@ -225,6 +226,7 @@ def view(
         "interfaces": {
             "rx_dropped": _by_interface(workers, "interface_rx_dropped", max),
             "rx_missed": _by_interface(workers, "interface_rx_missed", max),
+            "unseen": _by_interface(workers, "interface_unseen", max),
             "up": {name: int(up) for worker in workers for name, up in worker.interface_up.items()},
             "timestamps": {name: {clock: 1} for worker in workers for name, clock in worker.timestamps.items()},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -209,7 +210,8 @@ class Service:
             self._endpoint.start()
         try:
             self._pump()
-        except SynfinError:
+        except SynfinError as error:
+            self._tell_failure(error)
             if self._rolling:
                 self._rolling.close()
             raise
@@ -254,6 +256,12 @@ class Service:
         # Text is for somebody who looks on, and who asked for a summary: nothing is said while all is well.
         if self.config.log_format == "json":
             self.logs.info(event, **fields)
+
+    def _tell_failure(self, error: SynfinError) -> None:
+        # The one line that ends every command says the rest: here what a log is searched for, and what a report needs.
+        if self.config.log_format == "json":
+            cause = error.__cause__ or error
+            self.logs.error("failed", reason=str(error), traceback="".join(traceback.format_exception(cause)))
 
     def _tell_changes(self) -> None:
         error = self._rolling.error if self._rolling else None

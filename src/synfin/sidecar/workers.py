@@ -14,8 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +24,13 @@ from synfin._core.tracker import Tracker
 from synfin.errors import SynfinError
 from synfin.run import Outcome
 from synfin.sidecar.snapshot import WorkerSnapshot
-from synfin.sources.losses import Losses
-from synfin.sources.report import ClockIncident
+from synfin.sources.losses import LiveReport
 from synfin.workers import combined
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
     from synfin.settings import Settings
     from synfin.sources.live import LiveInput
-    from synfin.sources.losses import LiveReport
 
 _CREDIT = 6  # messages that a worker may be ahead
 _AT_ONCE = 3  # messages that it has when it hands over: rows of each table, or parts of intervals
@@ -375,7 +372,7 @@ class LiveWorkers:
         """What happened on the interfaces; final when `blocks` is exhausted."""
         if self._closed and hasattr(self, "_report"):
             return self._report
-        return _together([worker.source.report for worker in self.workers])
+        return LiveReport.together([worker.source.report for worker in self.workers])
 
     @property
     def outcome(self) -> Outcome:
@@ -391,29 +388,3 @@ def _failure(number: int, error: BaseException) -> SynfinError:
     failure = SynfinError(f"worker {number} failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
-
-
-def _together(reports: Sequence[LiveReport]) -> LiveReport:
-    """One report of those of several inputs on the same interfaces: what is counted is added, what is listed follows one
-    another; what all of them saw of an interface stands there once.
-    """
-    total = copy(reports[0])
-    for each in fields(total):
-        values = [getattr(report, each.name) for report in reports]
-        if each.name == "losses":
-            total.losses = {name: _lost([value[name] for value in values]) for name in values[0]}
-        elif each.name == "clock_counts":
-            total.clock_counts = {kind: sum(value[kind] for value in values) for kind in values[0]}
-        elif each.name == "incidents":
-            others = [item for value in values[1:] for item in value if isinstance(item, ClockIncident)]
-            total.incidents = values[0] + others
-        elif isinstance(values[0], list):
-            setattr(total, each.name, [item for value in values for item in value])
-    return total
-
-
-def _lost(losses: Sequence[Losses]) -> Losses:
-    # Each worker has a ring of its own, and all see the same counters of interface and host.
-    rings = [field.name for field in fields(Losses) if field.name.startswith("ring_")]
-    added = {name: sum(getattr(one, name) for one in losses) for name in rings}
-    return replace(max(losses, key=lambda one: (one.interface_rx_dropped, one.interface_rx_missed)), **added)

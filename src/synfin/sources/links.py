@@ -16,7 +16,7 @@ _IFF_UP, _IFF_LOWER_UP = 1, 0x10000
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _MESSAGE = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ATTRIBUTE = struct.Struct("=HH")
-_RX_DROPPED, _RX_MISSED, _STATS = 6, 15, 16  # of struct rtnl_link_stats64: its first 16 counters
+_RECEIVED, _SENT, _RX_DROPPED, _RX_MISSED, _STATS = 0, 1, 6, 15, 16  # of struct rtnl_link_stats64: its first 16 counters
 _ANSWER_BYTES = 1 << 17
 _ANSWER_SECONDS = 5.0
 
@@ -32,6 +32,7 @@ class Link:
     up, carrier : whether it was switched on; whether it is, and a cable or a peer is there.
     rx_dropped, rx_missed : packets that the driver or the stack dropped before anybody saw them, and that the card had no
         room for, since the interface was made (/sys/class/net/IFACE/statistics has the same).
+    packets : that it received and sent since then.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Link:
     carrier: bool
     rx_dropped: int
     rx_missed: int
+    packets: int
 
 
 class Links:
@@ -95,5 +97,6 @@ def _link(body: bytes) -> Link:
         at += max((length + 3) // 4 * 4, _ATTRIBUTE.size)
     up = bool(flags & _IFF_UP)
     return Link(
-        index, os.fsdecode(name), hardware, up, up and bool(flags & _IFF_LOWER_UP), stats[_RX_DROPPED], stats[_RX_MISSED]
-    )
+        index, os.fsdecode(name), hardware, up, up and bool(flags & _IFF_LOWER_UP), stats[_RX_DROPPED], stats[_RX_MISSED],
+        stats[_RECEIVED] + stats[_SENT],
+    )  # fmt: skip

@@ -49,6 +49,7 @@ class _Tap:
         self.there = True
         self.refused = 0  # the index of an interface of that name that could not be listened on
         self.accepts = how.fanout is None  # else once all workers have joined
+        self.is_new = False  # made again, and not counted yet
 
     @property
     def up(self) -> bool:
@@ -61,6 +62,11 @@ class _Tap:
 
     def count(self) -> None:
         self.losses.add_ring(*self.socket.counted())
+
+    def begin(self, link: Link) -> None:
+        # `link` was asked for after the first packets could come.
+        self.losses.begin_ring(link, *self.socket.counted())
+        self.is_new = False
 
 
 class LiveInput:
@@ -101,7 +107,8 @@ class LiveInput:
     the tracker with packets, and is judged there, or not at all.
 
     An interface that is set down, or removed and made again, is waited for. Its ring is read to its end before the next
-    one takes its place; what passes until then is lost, and no counter has it.
+    one takes its place. What passes the new one until then is lost, and its own counters tell how much that was
+    (`Losses.interface_unseen`); while an interface is down, nothing passes.
     """
 
     def __init__(
@@ -247,6 +254,8 @@ class LiveInput:
             elif time.monotonic() >= self._drained and not tap.ring.ready:
                 self._open_again(tap)
             tap.accept()
+            if tap.is_new and tap.accepts:
+                self._begin(tap)
             if self._ending:
                 tap.socket.refuse()
         self._accepts = all(tap.accepts for tap in self._taps)
@@ -272,6 +281,11 @@ class LiveInput:
         elif tap.up != was_up:
             self._note("up" if tap.up else "no carrier" if link.up else "down", tap)
 
+    def _begin(self, tap: _Tap) -> None:
+        with contextlib.suppress(OSError):  # no answer: at the next look
+            if link := self._links.numbered(tap.link.index):
+                tap.begin(link)
+
     def _open_again(self, tap: _Tap) -> None:
         # The old ring is empty by now. A socket of a new interface, because that may have another link layer.
         link, fanout = self._links.named(tap.name), tap.how.fanout
@@ -288,6 +302,7 @@ class LiveInput:
         tap.ring.map(new.memory, tap.how.block_bytes, new.link_type)
         tap.socket.close()
         tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
+        tap.is_new = True
         tap.losses.see(link)
         self._agree_on_clock()
         self._note("made again", tap)

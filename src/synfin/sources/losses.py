@@ -8,10 +8,12 @@ interface and of the host, taken as differences since the run began.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
 
 from synfin.sources.links import Link
-from synfin.sources.report import InputReport, InterfaceIncident
+from synfin.sources.report import ClockIncident, InputReport, InterfaceIncident
 
 #: Interfaces' incidents that are described; later ones are only counted.
 _KEPT = 256
@@ -29,17 +31,26 @@ class Losses:
     ring_freezes : how often it was full.
     interface_rx_dropped : that the interface's driver or the host's queues dropped; those of softnet are among them.
     interface_rx_missed : that the card had no room for.
+    interface_unseen : that an interface which was made again had received and sent before the run listened on it, and so
+        before anybody could count them otherwise; of several workers, before the last of them did.
     softnet_dropped : that the processors' queues dropped, on all interfaces of the host.
 
     Those of interface and host are the same for every worker, and hold other losses than the ring's: what is dropped there
     never reached the filter, so some of it may be what the filter would have left out.
     """
 
+    @classmethod
+    def together(cls, losses: Sequence[Losses]) -> Losses:
+        """Those of several workers on one interface: each has a ring of its own, and all see the same counters besides."""
+        sums = {each.name: sum if each.name.startswith("ring_") else max for each in fields(cls)}
+        return cls(**{name: add(getattr(one, name) for one in losses) for name, add in sums.items()})
+
     ring_packets: int = 0
     ring_drops: int = 0
     ring_freezes: int = 0
     interface_rx_dropped: int = 0
     interface_rx_missed: int = 0
+    interface_unseen: int = 0
     softnet_dropped: int = 0
 
 
@@ -49,6 +60,7 @@ class InterfaceLosses:
     def __init__(self, link: Link):
         self._ring = [0, 0, 0]
         self._before = (0, 0)
+        self._unseen = 0
         self._begin(link)
 
     def _begin(self, link: Link) -> None:
@@ -66,6 +78,13 @@ class InterfaceLosses:
             self._begin(link)
         self._last = (link.rx_dropped, link.rx_missed)
 
+    def begin_ring(self, link: Link, packets: int, drops: int, freezes: int) -> None:
+        """Take the first counts of the socket of an interface that was made again, and the interface's own, which were
+        taken just before.
+        """
+        self._unseen += max(link.packets - packets, 0)
+        self.add_ring(packets, drops, freezes)
+
     @property
     def _interface(self) -> tuple[int, int]:
         since = (max(last - first, 0) for last, first in zip(self._last, self._first, strict=True))
@@ -80,7 +99,7 @@ class InterfaceLosses:
     @property
     def losses(self) -> Losses:
         """The sums so far."""
-        return Losses(*self._ring, *self._interface)
+        return Losses(*self._ring, *self._interface, self._unseen)
 
 
 class SoftnetDrops:
@@ -120,6 +139,25 @@ class LiveReport(InputReport):
     system_stamps: dict[str, int] = field(default_factory=dict)
     interface_incidents: int = 0
 
+    @classmethod
+    def together(cls, reports: Sequence[LiveReport]) -> LiveReport:
+        """One report of those of several inputs on the same interfaces: what is counted is added, what is listed follows one
+        another; what all of them saw of an interface stands there once.
+        """
+        total = copy(reports[0])
+        for each in fields(total):
+            values = [getattr(report, each.name) for report in reports]
+            if each.name == "losses":
+                total.losses = {name: Losses.together([value[name] for value in values]) for name in values[0]}
+            elif each.name == "clock_counts":
+                total.clock_counts = {kind: sum(value[kind] for value in values) for kind in values[0]}
+            elif each.name == "incidents":
+                others = [item for value in values[1:] for item in value if isinstance(item, ClockIncident)]
+                total.incidents = values[0] + others
+            elif isinstance(values[0], list):
+                setattr(total, each.name, [item for value in values for item in value])
+        return total
+
     def note(self, incident: InterfaceIncident) -> None:
         """Keep an incident, or count it."""
         self.interface_incidents += 1
@@ -152,6 +190,8 @@ def _lost(name: str, lost: Losses) -> list[str]:
         lines.append(f"{name}: {lost.interface_rx_dropped:,} packets were dropped before the ring, by driver or queues (rx_dropped)")
     if lost.interface_rx_missed:
         lines.append(f"{name}: the card had no room for {lost.interface_rx_missed:,} packets (rx_missed_errors)")
+    if lost.interface_unseen:
+        lines.append(f"{name}: {lost.interface_unseen:,} packets passed before the run listened on the interface that was made again")
     if lost.softnet_dropped:
         lines.append(
             f"the host's queues dropped {lost.softnet_dropped:,} packets of all interfaces (softnet); "
