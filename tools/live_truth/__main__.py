@@ -14,9 +14,9 @@ from pathlib import Path
 
 from netns import NotAllowed, become_root
 
-from live_truth import gauges, roundtrips, tables
+from live_truth import gauges, lossy, roundtrips, tables
 
-PARTS = {"gauges": gauges.report, "roundtrips": roundtrips.report}
+PARTS = {"gauges": gauges.report, "roundtrips": roundtrips.report, "lossy": lossy.report}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from live_truth.sidecar import SidecarFailed, rows, sidecar
 from live_truth.world import World
 
 #: Room for what the moments open beside the connections of the first.
-_MORE = 1.1
+ROOM = 1.1
 
 
 class Watched(NamedTuple):
@@ -33,7 +33,7 @@ def watch(
     *options: str,
 ) -> Watched:
     """Play steps before a sidecar. Raises SidecarFailed where it lost packets or its account does not hold."""
-    with World(int(scale * _MORE)) as world, sidecar(world.servers, "vb", folder / "rows", *options) as run:
+    with World(int(scale * ROOM)) as world, sidecar(world.servers, "vb", folder / "rows", *options) as run:
         at = Observer(world, run, scale, say)
         for step in steps:
             step(at)
@@ -45,7 +45,7 @@ def watch(
     return Watched(at.moments, [told.get(moment.time_ns - SECOND, nothing) for moment in at.moments], summary)
 
 
-FIVE = [Observer.opened, Observer.half_closed, Observer.ended, Observer.flooded, Observer.closed]
+FIVE = [Observer.opened, Observer.half_closed, Observer.ended, Observer.flooded, Observer.close_all, Observer.gone]
 
 
 def greatest(watched: Watched) -> int:
@@ -63,5 +63,6 @@ def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, b
         f"Greatest difference without a name, over {len(GAUGES)} gauges, {len(parts)} moments, metrics and interval table: **{most}**. "
         f"The run tracked {watched.summary['packets']:,} packets and lost none.\n"
     )
-    five, more = "\n".join(parts[: len(FIVE)]), "\n".join(parts[len(FIVE) :])
+    more = "\n".join(parts[-len(cases.CASES) :])
+    five = "\n".join(parts[: -len(cases.CASES)])
     return f"{verdict}\n{five}\n### Where kernel and tap cannot agree\n\n{more}", most == 0

@@ -86,6 +86,7 @@ class Observer:
         """Moment 1."""
         for share, (_, port) in SHARES.items():
             self.world.open(port, self.count(share))
+            self.world.talk(port, 1)
         self.look("1. Opened and held")
 
     def half_closed(self) -> None:
@@ -132,8 +133,8 @@ class Observer:
         self.world.speak()
         self.world.forge(((number, number + 1, RST) for number in range(count)), FLOODED)
 
-    def closed(self) -> None:
-        """Moment 5: everything is closed or reset, and the last TIME-WAIT is over."""
+    def close_all(self) -> None:
+        """Close or reset everything; come back when only TIME-WAIT is left."""
         tell, port = self.world.tell, {share: port for share, (_, port) in SHARES.items()}
         tell("server", "hear", port["client's FIN is lost"])
         tell("client", "abort", port["client's FIN is lost"])
@@ -150,6 +151,9 @@ class Observer:
                 tell(first, "close", port[share])
                 tell(second, "close", port[share])
         until(lambda: not any(set(pair) - {"TIME-WAIT", None} for pair in connections(self.world).values()), 20)
+
+    def gone(self) -> None:
+        """Moment 5: the last TIME-WAIT is over."""
         self._say("waiting until the last TIME-WAIT is over")
         until(lambda: not connections(self.world), 75)
         self.look("5. Closed, one TIME-WAIT later")
