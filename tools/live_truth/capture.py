@@ -8,6 +8,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from typing import NamedTuple
 from netns import Namespace, NotAllowed
 
 _PATIENCE_S = 30
+#: tcpdump leaves in the ring what has come in the last second before it is interrupted.
+_SETTLE_S = 1.5
 #: Enough for every header; payload is not looked at.
 _SNAP = 128
 _HEADER, _RECORD = struct.Struct("<IHHiIII"), struct.Struct("<IIII")
@@ -60,9 +63,12 @@ def recorded(namespace: Namespace, interface: str, path: Path) -> Iterator[None]
             if not line:
                 raise LostPackets("tcpdump has ended")
         yield
+        time.sleep(_SETTLE_S)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=_PATIENCE_S)[1]
-        if not re.search(r"^0 packets dropped by kernel", said, re.MULTILINE):
+        told = re.findall(r"^(\d+) packets? (captured|received|dropped)", said, re.MULTILINE)
+        counts = {what: int(count) for count, what in told}
+        if counts["dropped"] or counts["captured"] != counts["received"]:
             raise LostPackets(said.strip())
     finally:
         process.kill()
@@ -94,6 +100,11 @@ def thinned(frames: Iterable[Frame], lost: float, seed: int = 1) -> list[Frame]:
     """What is left where each frame is lost with this probability; the same for the same seed."""
     chance = random.Random(seed)
     return [frame for frame in frames if chance.random() >= lost]
+
+
+def last_ns(frames: Iterable[Frame]) -> int:
+    """The instant of the last IPv4 packet: the two hosts also ask for each other's addresses (ARP) when all is over."""
+    return max(frame.time_ns for frame in frames if frame.data[12:14] == b"\x08\x00")
 
 
 def tick(time_ns: int) -> Frame:

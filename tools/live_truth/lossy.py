@@ -19,17 +19,29 @@ from live_truth.sidecar import Sidecar, rows, sidecar
 from live_truth.world import World
 
 LOSSES = (0.0, 0.01, 0.1, 0.5)
-#: The longest timeout of a run that must forget soon, and all others below it.
+#: The longest timeout of runs that must forget soon.
 LONGEST_S = 30
-FORGETFUL = {
-    "idle-timeout": f"{LONGEST_S}s", "one-sided-timeout": "20s", "attempt-timeout": "20s", "half-open-timeout": "20s",
-    "closing-timeout": "20s", "time-wait": "20s", "reset-linger": "5s",
-}  # fmt: skip
-#: A deadline within the reorder allowance is met that much later by a scrape, which is at most 1.5 s old.
-_SCRAPED_S = LONGEST_S + 1 + 2
 _ZERO = dict.fromkeys(GAUGES, 0)
 
 Intervals = dict[int, Mapping[str, int]]
+
+
+def forgetful(longest_s: int) -> dict[str, str]:
+    """Options of a run in which no timeout is longer than this, and all but one are shorter."""
+    shorter = ("one-sided", "attempt", "half-open", "closing")
+    names = ("idle-timeout", *(f"{name}-timeout" for name in shorter), "time-wait", "reset-linger")
+    return {name: f"{longest_s if name == 'idle-timeout' else longest_s * 2 // 3}s" for name in names}
+
+
+def as_options(settings: Mapping[str, str]) -> list[str]:
+    """For a command line."""
+    return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def scraped_s(longest_s: int) -> int:
+    """When a scrape shows that everything is forgotten: a deadline is met up to the reorder allowance (1 s) later, and a
+    scrape is up to 1.5 s old."""
+    return longest_s + 3
 
 
 def intervals(path: Path, settings: Mapping[str, str] | None = None) -> Intervals:
@@ -37,10 +49,11 @@ def intervals(path: Path, settings: Mapping[str, str] | None = None) -> Interval
     keywords = {name.replace("-", "_"): value for name, value in (settings or {}).items()}
     columns = ["interval_start", *GAUGES]
     told = pa.table(synfin.scan(path, table="intervals", columns=columns, workers=1, **keywords))
-    return _by_end(told.set_column(0, "interval_start", told["interval_start"].cast(pa.int64())).to_pylist())
+    return by_end(told.set_column(0, "interval_start", told["interval_start"].cast(pa.int64())).to_pylist())
 
 
-def _by_end(told: Sequence[Mapping[str, int]]) -> Intervals:
+def by_end(told: Sequence[Mapping[str, int]]) -> Intervals:
+    """The gauges of interval rows that are not all 0, by the end of the interval."""
     return {
         row["interval_start"] + SECOND: {name: row[name] for name in GAUGES}
         for row in told
@@ -48,9 +61,9 @@ def _by_end(told: Sequence[Mapping[str, int]]) -> Intervals:
     }
 
 
-def forgotten_s(told: Intervals, last_ns: int) -> int:
-    """How many whole seconds after the one of the last packet some gauge was still not 0."""
-    return (max(told, default=0) - (last_ns // SECOND + 1) * SECOND) // SECOND if told else 0
+def remembered_s(told: Intervals, last_ns: int) -> float:
+    """How long after the last packet some gauge was still not 0 at the end of a second; seconds."""
+    return (max(told, default=last_ns) - last_ns) / SECOND
 
 
 class Lossy(NamedTuple):
@@ -67,14 +80,13 @@ def play(
     folder: Path, scale: int, say: Callable[[str], None] = lambda _: None, losses: Sequence[float] = LOSSES[1:]
 ) -> Lossy:
     """The five moments, recorded, before sidecars that lose packets."""
-    forget = [word for name, value in FORGETFUL.items() for word in (f"--{name}", value)]
     with World(int(scale * ROOM)) as world, contextlib.ExitStack() as stack:
         path = folder / "recorded.pcap"
         stack.enter_context(capture.recorded(world.servers, "vb", path))
         whole = stack.enter_context(sidecar(world.servers, "vb", folder / "whole"))
         runs: dict[float, Sidecar] = {}
         for number, lost in enumerate(losses):
-            options = ("--filter", capture.random_filter(lost), *forget)
+            options = ("--filter", capture.random_filter(lost), *as_options(forgetful(LONGEST_S)))
             runs[lost] = stack.enter_context(
                 sidecar(world.servers, "vb", folder / f"live-{number}", *options, port=9109 + number)
             )
@@ -83,11 +95,11 @@ def play(
             step(at)
             if step is Observer.close_all:
                 say("waiting until the forgetful runs have forgotten")
-                time.sleep(_SCRAPED_S)
+                time.sleep(scraped_s(LONGEST_S))
                 scraped = {lost: run.gauges() for lost, run in runs.items()}
         for run in runs.values():
             run.end()
-    live = {lost: _by_end(rows(run.folder, "intervals", ["interval_start", *GAUGES])) for lost, run in runs.items()}
+    live = {lost: by_end(rows(run.folder, "intervals", ["interval_start", *GAUGES])) for lost, run in runs.items()}
     return Lossy(at.moments, capture.read(path), live, scraped)
 
 
@@ -102,12 +114,23 @@ def errors(folder: Path, found: Lossy, lost: float) -> list[dict[str, int]]:
     ]
 
 
-def forgotten_in_file(folder: Path, found: Lossy, lost: float) -> int:
-    """`forgotten_s` of the thinned capture."""
+def remembered_in_file(folder: Path, found: Lossy, lost: float) -> float:
+    """`remembered_s` of the thinned capture."""
     left, path = capture.thinned(found.frames, lost), folder / f"forget-{lost}.pcap"
-    last = max(frame.time_ns for frame in left)
+    last = capture.last_ns(left)
     capture.write(path, [*left, capture.tick(last + (LONGEST_S + 10) * SECOND)])
-    return forgotten_s(intervals(path, FORGETFUL), last)
+    return remembered_s(intervals(path, forgetful(LONGEST_S)), last)
+
+
+def _of_moments(found: Lossy, by_loss: Mapping[float, list[dict[str, int]]]) -> str:
+    head = ("gauge", "kernels", *(f"{lost:.0%} lost" for lost in by_loss))
+    text = ""
+    for number, moment in enumerate(found.moments):
+        kernel = moment.expected()
+        off = {name: [errors[number][name] for errors in by_loss.values()] for name in GAUGES}
+        shown = [(f"`{name}`", kernel[name], *values) for name, values in off.items() if kernel[name] or any(values)]
+        text += f"**{moment.title}**\n\n{tables.table(head, shown)}\n\n"
+    return text
 
 
 def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -115,31 +138,20 @@ def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, b
     found = play(folder, scale, say)
     say("tracking the thinned captures")
     by_loss = {lost: errors(folder, found, lost) for lost in LOSSES}
-    text = ""
-    for number, moment in enumerate(found.moments):
-        kernel = moment.expected()
-        off = {name: [by_loss[lost][number][name] for lost in LOSSES] for name in GAUGES}
-        shown = [(f"`{name}`", kernel[name], *values) for name, values in off.items() if kernel[name] or any(values)]
-        text += (
-            f"**{moment.title}**\n\n"
-            + tables.table(("gauge", "kernels", *(f"{lost:.0%} lost" for lost in LOSSES)), shown)
-            + "\n\n"
-        )
-    last = max(frame.time_ns for frame in found.frames)
-    files = {lost: forgotten_in_file(folder, found, lost) for lost in LOSSES}
-    lives = {lost: forgotten_s(told, last) for lost, told in found.live.items()}
+    last = capture.last_ns(found.frames)
+    files = {lost: remembered_in_file(folder, found, lost) for lost in LOSSES}
+    lives = {lost: remembered_s(told, last) for lost, told in found.live.items()}
     left = {lost: sum(told.values()) for lost, told in found.scraped.items()}
-    forgotten = [(f"{lost:.0%}", files[lost], lives.get(lost), left.get(lost)) for lost in LOSSES]
-    text += f"One longest timeout ({LONGEST_S} s) after the last packet:\n\n" + tables.table(
-        (
-            "lost",
-            "file: seconds until all gauges were 0",
-            "live: the same",
-            f"live: sum of all gauges of a scrape after {_SCRAPED_S} s",
-        ),
-        forgotten,
+    shown = [
+        (f"{lost:.0%}", f"{files[lost]:.3f} s", f"{lives[lost]:.3f} s" if lost in lives else None, left.get(lost))
+        for lost in LOSSES
+    ]
+    head = ("lost", "file", "live", f"live: sum of all gauges after {scraped_s(LONGEST_S)} s")
+    text = (
+        f"What is told of {len(found.frames):,} packets, less what the kernels say:\n\n{_of_moments(found, by_loss)}"
+        f"With `--idle-timeout {LONGEST_S}s`, and all other timeouts below it: how long after the last packet some gauge was "
+        f"still not 0 at the end of a second.\n\n{tables.table(head, shown)}\n"
     )
     exact = not any(value for each in by_loss[0.0] for value in each.values())
-    return text, exact and all(value <= LONGEST_S for value in (*files.values(), *lives.values())) and not any(
-        left.values()
-    )
+    soon = all(value < LONGEST_S for value in (*files.values(), *lives.values()))
+    return text, exact and soon and not any(left.values())
