@@ -11,6 +11,7 @@ from live_truth.kernel import steady
 from live_truth.moments import RST, SYN, Observer
 from live_truth.sidecar import rows, sidecar
 from live_truth.world import World
+
 from rows import compare
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
