@@ -72,7 +72,7 @@ def cookies(at: Observer) -> None:
 
 def burst(at: Observer) -> None:
     """A flood in one burst: resent SYN-ACKs come in a burst as well, and their host's queue has no room for all."""
-    count = max(at.scale // 5, 1)
+    count = max(at.scale // 2, 1)
     at.world.listen(_BURST)
     before = _counted(at)
     at.world.forge(((number, number, SYN) for number in range(count)), _BURST, per_second=10_000_000)

@@ -66,6 +66,8 @@ class Observer:
     def __init__(self, world: World, run: Sidecar, scale: int, say: Callable[[str], None] = lambda _: None):
         self.world, self.run, self.scale, self._say = world, run, scale, say
         self.moments: list[Moment] = []
+        #: When the kernels were seen to have no connection any more, up to half a second late.
+        self.emptied_ns: int | None = None
 
     def count(self, share: str) -> int:
         """The connections of a share."""
@@ -156,6 +158,7 @@ class Observer:
         """Moment 5: the last TIME-WAIT is over."""
         self._say("waiting until the last TIME-WAIT is over")
         until(lambda: not connections(self.world), 75)
+        self.emptied_ns = time.time_ns()
         self.look("5. Closed, one TIME-WAIT later")
 
 
