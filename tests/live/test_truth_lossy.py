@@ -8,9 +8,10 @@ import pytest
 from live_truth import capture, lossy, onesided
 from live_truth.gauges import FIVE
 from live_truth.kernel import steady
-from live_truth.moments import RST, SYN, Observer
+from live_truth.moments import Observer
 from live_truth.sidecar import rows, sidecar
 from live_truth.world import World
+from wire import RST, SYN
 
 from rows import compare
 

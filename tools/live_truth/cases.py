@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from wire import RST, SYN
+
 from live_truth.kernel import Ends, States, connections, steady
-from live_truth.moments import RST, SYN, Named, Observer, forged, until
+from live_truth.moments import Named, Observer, forged, until
 from live_truth.world import NOBODY
 
 _OVERFLOWN, _COOKIES, _BURST, _DEFERRED, _UNSENT, _ORPHANS, _GIVEN_UP = range(7101, 7108)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from wire import RST, SYN
+
 from live_truth.kernel import Ends, NotSteady, States, Told, connections, gauges, steady
 from live_truth.sidecar import Sidecar
 from live_truth.world import NOBODY, World
@@ -13,7 +15,6 @@ from live_truth.world import NOBODY, World
 SECOND = 1_000_000_000
 #: A worker tells its gauges once a second, and the endpoint serves what is at most half a second older.
 _STEADY_S = 3.0
-SYN, RST = 0x02, 0x04
 
 #: The connections of the first moment, by what becomes of them: the share of 1,000, and the server's port.
 SHARES = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+from wire import ACK, RST, SYN
 
 import synfin
 from live_truth import capture, tables
@@ -24,7 +25,6 @@ OWN = (
     "out_of_order_segments", "zero_windows", "first_payload", "fin", "fin_count", "rst_count", "isn", "mss", "window_scale",
     "syn_window", "sack_permitted", "timestamps", "option_kinds", "ttl", "dont_fragment",
 )  # fmt: skip
-_SYN, _RST, _ACK = 0x02, 0x04, 0x10
 Ends = tuple[str, int, str, int]
 
 
@@ -70,9 +70,9 @@ def acknowledged(frames: Iterable[capture.Frame]) -> dict[tuple[str, Ends], int]
         side = "client" if source.startswith("10.40.0.") else "server"
         here, there = (source, source_port), (target, target_port)
         ends = (*here, *there) if side == "client" else (*there, *here)
-        if flags & _SYN:
+        if flags & SYN:
             first[side, ends] = seq
-        if flags & _ACK and not flags & _RST:
+        if flags & ACK and not flags & RST:
             peer = ("server" if side == "client" else "client", ends)
             highest[peer] = max(highest[peer], (ack - first[peer] - 1) % 2**32)
     return highest
