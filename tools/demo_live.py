@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from hosts import receive
 from netns import Namespace, NotAllowed, become_root, veth
+from wire import SYN, bare_segment
 
 CLIENTS, SERVERS, NOBODY, FORGED = "10.30.0.1", "10.30.0.80", "10.30.0.99", "10.30.0.200"
 #: Ports of the servers: one closes first, one lets its clients do so, one never closes, and one refuses.
@@ -44,13 +44,9 @@ def _lay_cable(clients: Namespace, servers: Namespace) -> None:
     clients.ip("link set lo up", f"address add {CLIENTS}/24 dev va")
     servers.ip(f"address add {SERVERS}/24 dev vb")
     # Answers to forged addresses reach the clients' end, where nobody wants them; SYNs to nobody reach the servers'.
-    servers.ip(f"neighbour add {FORGED} lladdr {_mac(clients, 'va')} dev vb")
-    clients.ip(f"neighbour add {NOBODY} lladdr {_mac(servers, 'vb')} dev va")
+    servers.ip(f"neighbour add {FORGED} lladdr {clients.mac('va')} dev vb")
+    clients.ip(f"neighbour add {NOBODY} lladdr {servers.mac('vb')} dev va")
     servers.sysctl("ipv4/tcp_syncookies", 0)
-
-
-def _mac(namespace: Namespace, interface: str) -> str:
-    return re.search(r"link/ether (\S+)", namespace.run(["ip", "link", "show", interface]))[1]
 
 
 class Traffic:
@@ -106,31 +102,21 @@ class Traffic:
         self._flood()
 
     def _flood(self) -> None:
-        mac = bytes.fromhex(_mac(self._servers, "vb").replace(":", ""))
+        mac = bytes.fromhex(self._servers.mac("vb").replace(":", ""))
         with self._clients.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
             sender.bind(("va", 0))
             for port in range(40_000, 40_000 + _COOKIE_FREE):
-                sender.send(mac + sender.getsockname()[4] + b"\x08\x00" + _syn(port))
+                sender.send(
+                    mac
+                    + sender.getsockname()[4]
+                    + b"\x08\x00"
+                    + bare_segment((FORGED, port), (SERVERS, SECOND), port, SYN)
+                )
 
     def close(self) -> None:
         """Let go of all sockets."""
         for each in (*self._kept, *self._listeners.values()):
             each.close()
-
-
-def _syn(port: int) -> bytes:
-    ends = socket.inet_aton(FORGED) + socket.inet_aton(SERVERS)
-    tcp = struct.pack("!HHIIBBHHH", port, SECOND, port, 0, 0x50, 0x02, 64240, 0, 0)
-    tcp = tcp[:16] + _checksum(ends + struct.pack("!HH", 6, len(tcp)) + tcp) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends
-    return ip[:10] + _checksum(ip) + ip[12:] + tcp
-
-
-def _checksum(data: bytes) -> bytes:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)
 
 
 def _get(namespace: Namespace, path: str) -> str | None:

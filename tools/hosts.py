@@ -138,8 +138,8 @@ class Hosts:
 
     def mac(self, side: str) -> str:
         """The Ethernet address of a host."""
-        text: str = getattr(self, side).run(["ip", "-o", "link", "show", "eth0"])
-        return text.partition("link/ether ")[2][:17]
+        namespace: Namespace = getattr(self, side)
+        return namespace.mac("eth0")
 
     def wait_state(self, side: str, wanted: str, count: int = 1, timeout: float = _TIMEOUT) -> None:
         """Wait until ``count`` connections of a side are in a state. Raises TimeoutError."""

@@ -151,6 +151,10 @@ class Namespace:
         """Run lines of ``ip`` commands."""
         self.run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
 
+    def mac(self, interface: str) -> str:
+        """The Ethernet address of an interface, as `ip` writes it."""
+        return self.run(["ip", "-o", "link", "show", interface]).partition("link/ether ")[2][:17]
+
     def sysctl(self, name: str, value: object) -> bool:
         """Set net/... of this namespace; False if this kernel does not have it or not this value."""
 

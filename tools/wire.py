@@ -72,6 +72,23 @@ def parse(sender: str, frame: bytes) -> Segment | None:
     return Segment(sender, source, target, flags, seq, ack, end - start - (offset >> 4) * 4)
 
 
+def bare_segment(source: tuple[str, int], target: tuple[str, int], seq: int, flags: int) -> bytes:
+    """An IPv4 packet with a TCP segment without options, payload or acknowledgement, as no socket would send it."""
+    ends = socket.inet_aton(source[0]) + socket.inet_aton(target[0])
+    tcp = struct.pack("!HHIIBBHHH", source[1], target[1], seq, 0, 0x50, flags, 64240, 0, 0)
+    tcp = tcp[:16] + _checksum(ends + struct.pack("!HH", 6, len(tcp)) + tcp) + tcp[18:]
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends
+    return ip[:10] + _checksum(ip) + ip[12:] + tcp
+
+
+def _checksum(data: bytes) -> bytes:
+    # RFC 1071, of an even number of bytes.
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)
+
+
 @dataclass
 class Rule:
     """What the wire does to segments of one sender that match. ``nth`` counts matches from 1; empty means every one."""

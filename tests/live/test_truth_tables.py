@@ -28,7 +28,7 @@ def test_a_difference_without_a_name_fails(monkeypatch, tmp_path, where, capsys)
     named = (Named("known", {"established": 5}),)
     moment = Moment("1. Moment", 0, Told({}, {}, none), named, off if where == "metrics" else none | {"established": 5})
     row = off if where == "interval table" else none | {"established": 5}
-    watched = Watched([moment], [row], {"packets": 1})
+    watched = Watched([moment], [row], {"packets": 1}, (61.0, 60.2))
     assert greatest(watched) == 1
     monkeypatch.setattr("live_truth.gauges.watch", lambda *_: watched)
     monkeypatch.setattr("live_truth.__main__.become_root", lambda: None)

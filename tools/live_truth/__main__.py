@@ -14,9 +14,9 @@ from pathlib import Path
 
 from netns import NotAllowed, become_root
 
-from live_truth import gauges, roundtrips, tables
+from live_truth import gauges, lossy, onesided, roundtrips, tables
 
-PARTS = {"gauges": gauges.report, "roundtrips": roundtrips.report}
+PARTS = {part.__name__.rpartition(".")[2]: part.report for part in (gauges, roundtrips, lossy, onesided)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from wire import RST, SYN
+
 from live_truth.kernel import Ends, States, connections, steady
-from live_truth.moments import RST, SYN, Named, Observer, forged, until
-from live_truth.world import FORGED, NOBODY
+from live_truth.moments import Named, Observer, forged, until
+from live_truth.world import NOBODY
 
 _OVERFLOWN, _COOKIES, _BURST, _DEFERRED, _UNSENT, _ORPHANS, _GIVEN_UP = range(7101, 7108)
 _BACKLOG = 10
@@ -19,10 +21,13 @@ def _unheard(kernel: dict[Ends, States], reason: str) -> Named:
     return Named(reason, {"established": count, "syn_received": -count, "half_open": -count})
 
 
-def _unlisted(kernel: dict[Ends, States], sent: int, reason: str) -> Named:
-    # Forged SYNs that were answered, and of which the server's kernel keeps nothing.
-    count = sent - sum(ends[0].startswith(FORGED) for ends in kernel)
+def _unlisted(count: int, reason: str) -> Named:
+    # SYNs that were answered, and of which the server's kernel keeps nothing.
     return Named(reason, {"syn_received": count, "half_open": count, "connections": count})
+
+
+def _counted(at: Observer) -> Counter[str]:
+    return Counter(at.world.servers.counters())
 
 
 def overflown(at: Observer) -> None:
@@ -52,25 +57,35 @@ def cookies(at: Observer) -> None:
     count = max(at.scale // 50, 2 * _BACKLOG)
     at.world.servers.sysctl("ipv4/tcp_syncookies", 1)
     at.world.listen(_COOKIES, _BACKLOG)
+    before = _counted(at)
     at.world.forge(((number, number, SYN) for number in range(count)), _COOKIES)
-    at.look(
-        "7. SYN cookies",
-        lambda kernel: [
+
+    def named(_: dict[Ends, States]) -> list[Named]:
+        sent = (_counted(at) - before)["TcpExtSyncookiesSent"]
+        return [
             forged(count),
-            _unlisted(kernel, count, "SYNs that were answered with a cookie have no socket"),
-        ],
-    )
+            _unlisted(sent, "SYNs that were answered with a cookie have no socket (`SyncookiesSent`)"),
+        ]
+
+    at.look("7. SYN cookies", named)
     at.world.forge(((number, number + 1, RST) for number in range(count)), _COOKIES)
     at.world.servers.sysctl("ipv4/tcp_syncookies", 0)
 
 
 def burst(at: Observer) -> None:
     """A flood in one burst: resent SYN-ACKs come in a burst as well, and their host's queue has no room for all."""
-    count = max(at.scale // 5, 1)
+    count = max(at.scale // 2, 1)
     at.world.listen(_BURST)
+    before = _counted(at)
     at.world.forge(((number, number, SYN) for number in range(count)), _BURST, per_second=10_000_000)
-    reason = "the kernel gives a SYN-RECV up at once if it cannot resend the SYN-ACK (its device's queue is full)"
-    at.look("8. A SYN flood in one burst", lambda kernel: [forged(count), _unlisted(kernel, count, reason)])
+
+    def named(_: dict[Ends, States]) -> list[Named]:
+        new = _counted(at) - before
+        failed = new["TcpExtTCPTimeouts"] - new["TcpExtTCPSynRetrans"]
+        reason = "a kernel that cannot resend a SYN-ACK, since its device's queue is full, gives SYN-RECV up at once"
+        return [forged(count), _unlisted(failed, f"{reason} (`TCPTimeouts` less `TCPSynRetrans`)")]
+
+    at.look("8. A SYN flood in one burst", named)
     at.world.forge(((number, number + 1, RST) for number in range(count)), _BURST)
 
 

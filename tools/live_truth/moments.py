@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from wire import RST, SYN
+
 from live_truth.kernel import Ends, NotSteady, States, Told, connections, gauges, steady
 from live_truth.sidecar import Sidecar
 from live_truth.world import NOBODY, World
@@ -13,7 +15,6 @@ from live_truth.world import NOBODY, World
 SECOND = 1_000_000_000
 #: A worker tells its gauges once a second, and the endpoint serves what is at most half a second older.
 _STEADY_S = 3.0
-SYN, RST = 0x02, 0x04
 
 #: The connections of the first moment, by what becomes of them: the share of 1,000, and the server's port.
 SHARES = {
@@ -66,6 +67,8 @@ class Observer:
     def __init__(self, world: World, run: Sidecar, scale: int, say: Callable[[str], None] = lambda _: None):
         self.world, self.run, self.scale, self._say = world, run, scale, say
         self.moments: list[Moment] = []
+        #: When the kernels were seen to have no connection any more, up to half a second late.
+        self.emptied_ns: int | None = None
 
     def count(self, share: str) -> int:
         """The connections of a share."""
@@ -86,6 +89,7 @@ class Observer:
         """Moment 1."""
         for share, (_, port) in SHARES.items():
             self.world.open(port, self.count(share))
+            self.world.talk(port, 1)
         self.look("1. Opened and held")
 
     def half_closed(self) -> None:
@@ -132,8 +136,8 @@ class Observer:
         self.world.speak()
         self.world.forge(((number, number + 1, RST) for number in range(count)), FLOODED)
 
-    def closed(self) -> None:
-        """Moment 5: everything is closed or reset, and the last TIME-WAIT is over."""
+    def close_all(self) -> None:
+        """Close or reset everything; come back when only TIME-WAIT is left."""
         tell, port = self.world.tell, {share: port for share, (_, port) in SHARES.items()}
         tell("server", "hear", port["client's FIN is lost"])
         tell("client", "abort", port["client's FIN is lost"])
@@ -150,8 +154,12 @@ class Observer:
                 tell(first, "close", port[share])
                 tell(second, "close", port[share])
         until(lambda: not any(set(pair) - {"TIME-WAIT", None} for pair in connections(self.world).values()), 20)
+
+    def gone(self) -> None:
+        """Moment 5: the last TIME-WAIT is over."""
         self._say("waiting until the last TIME-WAIT is over")
         until(lambda: not connections(self.world), 75)
+        self.emptied_ns = time.time_ns()
         self.look("5. Closed, one TIME-WAIT later")
 
 

@@ -145,11 +145,11 @@ def against_line(seen: Seen) -> dict[tuple[str, str], tuple[int, Errors]]:
 
 def sound(seen: Seen, slow: Seen) -> bool:
     """Whether the round trips are what they must be: no longer than an end's own, which begins before the tap and ends behind
-    it (`ss` rounds down to microseconds), and no shorter than the line; and close to them for most connections."""
+    it (`ss` rounds down to microseconds), and no shorter than the line; and close to them where nothing kept the line waiting."""
     kernel = [*against_kernel(seen).values(), *against_kernel(slow).values()]
     line = [errors for _, errors in against_line(slow).values()]
     within = all(errors.most <= _MICRO and errors.median > -_MILLI for errors in kernel)
-    return within and all(errors.least >= 0 and errors.median < 5 * _MILLI for errors in line)
+    return within and all(0 <= errors.least < 2 * _MILLI for errors in line)
 
 
 def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, bool]:

@@ -19,7 +19,6 @@ from netns import Namespace
 
 from live_truth.kernel import CONNECTION_GAUGES, END_GAUGES
 
-_PORT = 9108  # of a namespace that is ours alone
 _PATIENCE_S = 30.0
 _SAMPLE = re.compile(r"(?m)^(synfin_\S+(?:\{.*\})?) (\S+)$")
 
@@ -29,12 +28,13 @@ class SidecarFailed(Exception):
 
 
 class Sidecar:
-    """A run on one interface of a namespace."""
+    """A run on one interface of a namespace; several in one need ports of their own."""
 
-    def __init__(self, namespace: Namespace, interface: str, folder: Path, *options: str):
+    def __init__(self, namespace: Namespace, interface: str, folder: Path, *options: str, port: int = 9108):
         self.folder = folder
+        self._port = port
         self._namespace = namespace
-        command = ["live", interface, "-o", str(folder), "--metrics", str(_PORT), "--json", *options]
+        command = ["live", interface, "-o", str(folder), "--metrics", str(port), "--json", *options]
         self._process = namespace.popen(
             [sys.executable, "-m", "synfin", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ},
@@ -51,7 +51,7 @@ class Sidecar:
         try:
             with self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
                 sock.settimeout(5)
-                sock.connect(("127.0.0.1", _PORT))
+                sock.connect(("127.0.0.1", self._port))
                 sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
                 answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
         except OSError:
@@ -89,9 +89,9 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def sidecar(namespace: Namespace, interface: str, folder: Path, *options: str) -> Iterator[Sidecar]:
+def sidecar(namespace: Namespace, interface: str, folder: Path, *options: str, port: int = 9108) -> Iterator[Sidecar]:
     """A run that does not outlive the block."""
-    run = Sidecar(namespace, interface, folder, *options)
+    run = Sidecar(namespace, interface, folder, *options, port=port)
     try:
         yield run
     finally:

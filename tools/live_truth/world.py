@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import resource
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netns import Namespace, veth
+from wire import bare_segment
 
 #: Addresses whose answers lead to the clients' end of the cable, where nobody has them and nobody says so; and one whose
 #: packets lead to the servers' end likewise.
@@ -213,32 +212,12 @@ class World:
         Not in one burst unless it is wanted: the kernel resends SYN-ACKs of one burst in a burst, and gives up at once those
         that find the cable's queue full (net.core.netdev_max_backlog, which holds for the whole machine).
         """
-        mac = _mac(self.servers, "vb")
+        mac = bytes.fromhex(self.servers.mac("vb").replace(":", ""))
         with self.clients.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
             sender.bind(("va", 0))
             head = mac + sender.getsockname()[4] + b"\x08\x00"
             for count, (number, seq, flags) in enumerate(segments, 1):
                 source = (f"{FORGED}.{number >> 8 & 0xFF}.{number & 0xFF}", 1024 + number % 60_000)
-                sender.send(head + _segment(source, (self.pairs[0].server.address, port), seq, flags))
+                sender.send(head + bare_segment(source, (self.pairs[0].server.address, port), seq, flags))
                 if count % 50 == 0:
                     time.sleep(50 / per_second)
-
-
-def _mac(namespace: Namespace, interface: str) -> bytes:
-    found = re.search(r"link/ether (\S+)", namespace.run(["ip", "link", "show", interface]))
-    return bytes.fromhex(found[1].replace(":", ""))
-
-
-def _segment(source: tuple[str, int], target: tuple[str, int], seq: int, flags: int) -> bytes:
-    ends = socket.inet_aton(source[0]) + socket.inet_aton(target[0])
-    tcp = struct.pack("!HHIIBBHHH", source[1], target[1], seq, 0, 0x50, flags, 64240, 0, 0)
-    tcp = tcp[:16] + _checksum(ends + struct.pack("!HH", 6, len(tcp)) + tcp) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends
-    return ip[:10] + _checksum(ip) + ip[12:] + tcp
-
-
-def _checksum(data: bytes) -> bytes:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)

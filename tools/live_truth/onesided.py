@@ -1,0 +1,172 @@
+"""Part four: real connections of which the tap sees one direction only, against the rows of the whole."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+from wire import ACK, RST, SYN
+
+import synfin
+from live_truth import capture, tables
+from live_truth.kernel import steady
+from live_truth.world import World
+
+#: What becomes of connections, by the server's port. Each has one exchange of payload but the silent ones.
+HELD, CLIENT_CLOSES, SERVER_CLOSES, CLIENT_ABORTS, HALF_CLOSED, SILENT = range(7301, 7307)
+TALKING = (HELD, CLIENT_CLOSES, SERVER_CLOSES, CLIENT_ABORTS, HALF_CLOSED)
+#: Columns of an end that its own packets decide, and nothing else.
+OWN = (
+    "packets", "ip_bytes", "payload_bytes", "unique_bytes", "pure_acks", "retransmitted_segments", "retransmitted_bytes",
+    "out_of_order_segments", "zero_windows", "first_payload", "fin", "fin_count", "rst_count", "isn", "mss", "window_scale",
+    "syn_window", "sack_permitted", "timestamps", "option_kinds", "ttl", "dont_fragment",
+)  # fmt: skip
+Ends = tuple[str, int, str, int]
+
+
+def record(folder: Path, count: int) -> list[capture.Frame]:
+    """Both directions of so many connections of each kind, each kind's end waited for."""
+    path = folder / "both.pcap"
+    with World(count * (len(TALKING) + 1)) as world, capture.recorded(world.servers, "vb", path):
+        for port in (*TALKING, SILENT):
+            world.open(port, count)
+        for port in TALKING:
+            world.talk(port, 2)
+        steady(world, 0.2)  # delayed acknowledgements have been sent
+        for first, second, port in (("client", "server", CLIENT_CLOSES), ("server", "client", SERVER_CLOSES)):
+            world.tell(first, "shutdown", port)
+            steady(world, 0.2)
+            world.tell(second, "close", port)
+        world.tell("client", "abort", CLIENT_ABORTS)
+        world.tell("client", "shutdown", HALF_CLOSED)
+        steady(world, 0.2)
+    return capture.read(path)
+
+
+def directions(frames: Iterable[capture.Frame]) -> dict[str, list[capture.Frame]]:
+    """What each side sent, of frames with plain IPv4 (all that a `World` carries but ARP)."""
+    sent = {"client": [], "server": []}
+    for frame in frames:
+        if frame.data[12:14] == b"\x08\x00":
+            sent["client" if frame.data[26:29] == bytes((10, 40, 0)) else "server"].append(frame)
+    return sent
+
+
+def acknowledged(frames: Iterable[capture.Frame]) -> dict[tuple[str, Ends], int]:
+    """How many sequence numbers of an end its peer acknowledged beyond its SYN: by ("client" or "server", ends).
+
+    From the headers alone: the peer's highest acknowledgement (RSTs aside) less the end's initial sequence number and 1.
+    """
+    first, highest = {}, defaultdict(int)
+    for frame in frames:
+        if frame.data[12:14] != b"\x08\x00":
+            continue
+        source, target = (".".join(map(str, frame.data[at : at + 4])) for at in (26, 30))
+        source_port, target_port, seq, ack, _, flags = struct.unpack_from("!HHIIBB", frame.data, 34)
+        side = "client" if source.startswith("10.40.0.") else "server"
+        here, there = (source, source_port), (target, target_port)
+        ends = (*here, *there) if side == "client" else (*there, *here)
+        if flags & SYN:
+            first[side, ends] = seq
+        if flags & ACK and not flags & RST:
+            peer = ("server" if side == "client" else "client", ends)
+            highest[peer] = max(highest[peer], (ack - first[peer] - 1) % 2**32)
+    return highest
+
+
+def rows(path: Path, frames: Iterable[capture.Frame]) -> dict[Ends, dict]:
+    """The rows of frames, by their ends."""
+    capture.write(path, frames)
+    told = pa.table(synfin.scan(path, workers=1))
+    for at, field in enumerate(told.schema):
+        if pa.types.is_timestamp(field.type):
+            told = told.set_column(at, field.name, told[field.name].cast(pa.int64()))
+    keys = ("client_ip", "client_port", "server_ip", "server_port")
+    return {tuple(row[key] for key in keys): row for row in told.to_pylist()}
+
+
+class Seen(NamedTuple):
+    """The rows of the whole, those of each direction alone, and what was acknowledged."""
+
+    whole: dict[Ends, dict]
+    alone: dict[str, dict[Ends, dict]]
+    acknowledged: dict[tuple[str, Ends], int]
+
+
+def track(folder: Path, frames: list[capture.Frame]) -> Seen:
+    """Track frames three times."""
+    alone = {side: rows(folder / f"{side}.pcap", sent) for side, sent in directions(frames).items()}
+    return Seen(rows(folder / "whole.pcap", frames), alone, acknowledged(frames))
+
+
+def wrong(seen: Seen) -> list[str]:
+    """One line for each value of a one-sided row that is not what the whole says."""
+    lines = []
+    for side, other in (("client", "server"), ("server", "client")):
+        if seen.alone[side].keys() != seen.whole.keys():
+            lines.append(f"only the {side}s' packets: other connections than both")
+        for ends in seen.alone[side].keys() & seen.whole.keys():
+            row, whole = seen.alone[side][ends], seen.whole[ends]
+            wanted = {f"{side}_{name}": whole[f"{side}_{name}"] for name in OWN}
+            wanted |= _of_the_other(side, other, whole, seen.acknowledged[other, ends])
+            lines += [
+                f"only the {side}s' packets, {ends}: {name} is {row[name]!r}, not {value!r}"
+                for name, value in wanted.items()
+                if row[name] != value
+            ]
+    return lines
+
+
+def _of_the_other(side: str, other: str, whole: dict, missing: int) -> dict[str, object]:
+    """What a row must say where the other end's packets are missing: all that was acknowledged is (a FIN that nobody saw
+    counts as a byte), and there is no round trip."""
+    missing_bytes = {f"{side}_missing_bytes": 0, f"{other}_missing_bytes": missing}
+    nothing = {
+        f"{other}_{name}": 0
+        for name in ("packets", "ip_bytes", "payload_bytes", "unique_bytes", "fin_count", "rst_count")
+    }
+    round_trips = {f"{half}_quality": "none" for half in ("rtt_server", "rtt_client")}
+    round_trips |= dict.fromkeys(("rtt_server_ns", "rtt_client_ns", "rtt_handshake_ns"))
+    synack_seen = side == "server"
+    opening = {
+        "direction": "synack" if synack_seen else "syn",
+        "syn_count": 0 if synack_seen else whole["syn_count"],
+        "synack_count": whole["synack_count"] if synack_seen else 0,
+        # A SYN-ACK that nothing of its sender's follows may be unanswered for all that is seen.
+        "handshake": "pending" if synack_seen and whole["server_port"] == SILENT else "complete",
+        "rst_by": whole["rst_by"] if whole["rst_by"] == side else None,
+    }
+    return missing_bytes | nothing | round_trips | opening
+
+
+_SHOWN = ("handshake", "direction", "rtt_server_quality", "rtt_client_quality", "close")
+
+
+def report(folder: Path, scale: int, say: Callable[[str], None]) -> tuple[str, bool]:
+    """What rows say of the whole and of each direction, and whether the one-sided ones are what the whole says."""
+    say("connections of which one direction is seen")
+    seen = track(folder, record(folder, min(scale, 1000)))
+    views = {"both": seen.whole, "clients' only": seen.alone["client"], "servers' only": seen.alone["server"]}
+    lines = []
+    for name in _SHOWN:
+        counts = [Counter(str(row[name] or "null") for row in view.values()) for view in views.values()]
+        lines.append(
+            (
+                f"`{name}`",
+                *("; ".join(f"{value} {count:,}" for value, count in sorted(each.items())) for each in counts),
+            )
+        )
+    for name in ("client_unique_bytes", "client_missing_bytes", "server_unique_bytes", "server_missing_bytes"):
+        lines.append((f"`{name}`, sum", *(sum(row[name] for row in view.values()) for view in views.values())))
+    problems = wrong(seen)
+    for line in problems[:10]:
+        say(line)
+    text = tables.table(("column", *views), lines, 1)
+    return (
+        f"{text}\n\n{len(seen.whole):,} connections; {len(problems)} values of one-sided rows differ from what the whole says.\n",
+        not problems,
+    )
