@@ -9,7 +9,7 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo demo-live build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers guard truth dist lakehouse spark clean
+.PHONY: help demo demo-live build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live soak guard truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
@@ -19,6 +19,8 @@ help:
 	@echo "make test-debug           make test with Cython's checks of bounds"
 	@echo "make test-asan            make test, and damaged captures, with AddressSanitizer and UBSan (gcc)"
 	@echo "make bench bench-peers    speed and memory beside a bare loop, and beside other programs"
+	@echo "make bench-live           synfin live, tcpdump, argus and softflowd in turns on a veth pair (root)"
+	@echo "make soak                 an hour of churn: is memory flat? (root; SOAK_SECONDS=3600)"
 	@echo "make guard                instructions for each packet against a stored budget (valgrind)"
 	@echo "make lint docs agreement fuzz examples truth dist lakehouse spark clean"
 
@@ -80,6 +82,14 @@ bench: $(VENV)/.built
 # With nfstream and dpkt in .venv (pip install nfstream dpkt) these run, too.
 bench-peers: $(VENV)/.built
 	$(MAKE) -C benchmarks bench-peers PYTHON="$(abspath $(PY))"
+
+# Other programs beside `synfin live` on a cable between two network namespaces (Debian: tcpdump, argus-server, softflowd).
+bench-live: $(VENV)/.built
+	$(MAKE) -C benchmarks bench-live PYTHON="$(abspath $(PY))"
+
+SOAK_SECONDS ?= 3600
+soak: $(VENV)/.built
+	$(MAKE) -C benchmarks soak PYTHON="$(abspath $(PY))" SOAK_SECONDS=$(SOAK_SECONDS)
 
 guard: $(VENV)/.built
 	$(MAKE) -C benchmarks guard PYTHON="$(abspath $(PY))"

@@ -1,4 +1,4 @@
-"""Charts as SVG, with logarithmic axes: bars for comparisons, lines for how cost grows. Nothing to install."""
+"""Charts as SVG: bars for comparisons and lines for how cost grows, with logarithmic axes; curves over time. Nothing to install."""
 
 from __future__ import annotations
 
@@ -121,3 +121,50 @@ def lines(
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in spots]
         parts.append(_text(_WIDTH - 162, spots[-1][1] + 4, name, size=12, colour=colour))
     return _page(height, title, below, parts)
+
+
+def curves(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    axes: tuple[str, str],
+    marks: Mapping[str, float],
+    below: str,
+) -> str:
+    """Lines over two linear axes from 0 on, and upright marks at values of the first one."""
+    height, bottom, left, right = 420, 370, 70, _WIDTH - 190
+    points = [point for line in series.values() for point in line]
+    most_x, most_y = max(x for x, _ in points), 1.05 * max(y for _, y in points)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * x / most_x, bottom - (bottom - _TOP - 20) * y / most_y
+
+    parts = [_text((left + right) / 2, height - 10, axes[0], "middle"), _text(16, _TOP + 10, axes[1])]
+    for value in _steps(most_x):
+        x, _ = at(value, 0)
+        parts += [
+            _line((x, _TOP + 20), (x, bottom), "#eee"),
+            _text(x, bottom + 16, f"{value:g}", "middle", size=11, colour="#666"),
+        ]
+    for value in _steps(most_y):
+        _, y = at(0, value)
+        parts += [
+            _line((left, y), (right, y), "#eee"),
+            _text(left - 6, y + 4, f"{value:g}", "end", size=11, colour="#666"),
+        ]
+    for name, value in marks.items():
+        x, _ = at(value, 0)
+        parts += [_line((x, _TOP + 20), (x, bottom), "#999", 'stroke-dasharray="4 3"'),
+                  _text(x + 4, _TOP + 16, name, size=10, colour="#666")]  # fmt: skip
+    for number, (name, line) in enumerate(series.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        parts.append(_text(right + 8, at(*line[-1])[1] + 4, name, size=12, colour=colour))
+    return _page(height, title, below, parts)
+
+
+def _steps(most: float) -> list[float]:
+    # Some five round values from 0 to `most`.
+    power = 10.0 ** math.floor(math.log10(most))
+    step = next(power * part for part in (0.2, 0.5, 1, 2) if most / (power * part) <= 7)
+    return [step * count for count in range(int(most / step) + 1)]

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 #: What may wait to be written: four full blocks of the core, or so many small ones (a second's intervals).
 ROOM = 64
 _UNIT_ROWS = 1024
-#: Fewer rows than this are copied out of the memory of their block.
-_SMALL_ROWS = 4096
+#: Fewer rows than this are copied out of the memory of their block, which is that of 16,384 rows whatever it holds: what comes
+#: each second would else hold several times what it needs, until its row group is written.
+_SMALL_ROWS = 12_288
 #: Two tables may hold a row group at once (flows and interim rows): half of what a run on files takes for one.
 _PARQUET = partial(Parquet, group_rows=ROW_GROUP_ROWS // 2)
 #: So much must fit on a disk that had no room before rows go there again.

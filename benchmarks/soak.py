@@ -1,0 +1,252 @@
+"""A sidecar under churn for an hour: does its memory stay flat, below table, ring and a constant, and is every packet told?
+
+Two namespaces and a cable; `send` sends short connections of the generator at a rate that swings, each pass with other
+addresses; `synfin live` tracks them with a cap on records that is reached again and again, metrics, rolled Parquet of which the
+oldest is pruned, and interim rows. Its memory is read from /proc, its figures from its own metrics.
+
+Exit code 1 where memory grew, exceeded the bound, or the packets that were sent are not those that were told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chart
+from cases import Case, generate
+from measuring import HERE, Row, machine, record
+
+sys.path.insert(0, str(HERE.parent / "tools"))
+from netns import Namespace, NotAllowed, become_root, veth
+
+#: What the process has beside ring and records: program, Arrow and its encoders, blocks and row groups of 120 columns that wait.
+CONSTANT_BYTES = 320 << 20
+RING_MIB = 64
+PORT = 9470
+#: Fitted growth over the last three quarters of a run.
+GROWTH_KB = 4096
+#: The rate swings by half in this time, so that the cap is reached in the first half and timeouts end records in the other.
+WAVE_S = 120
+#: Of one pass; about 100,000 connections, cut off where they stand at its end.
+TRAFFIC = Case("soak", 1_000_000, 4_000, 50, payload="small", mix="churn")
+METRICS = {
+    "records": "synfin_records", "table_bytes": "synfin_tracker_memory_bytes", "packets": "synfin_packets_total",
+    "skipped": "synfin_skipped_packets_total", "ring_drops": "synfin_ring_dropped_packets_total",
+    "evicted": "synfin_evictions_total", "ended": "synfin_records_ended_total", "rows": "synfin_output_rows_total",
+    "rows_lost": "synfin_output_rows_lost_total", "files": "synfin_output_files_total",
+}  # fmt: skip
+
+
+def scraped(namespace: Namespace) -> dict[str, int]:
+    """The sum of each of METRICS over its labels."""
+    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", PORT))
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+    return {
+        column: int(sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)", text, re.MULTILINE)))
+        for column, name in METRICS.items()
+    }
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Resident kilobytes: all, the process's own, those mapped (the ring among them), and all with shared ones in part."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    names = {
+        "rss_kb": "VmRSS",
+        "peak_kb": "VmHWM",
+        "anonymous_kb": "RssAnon",
+        "file_kb": "RssFile",
+        "shared_kb": "RssShmem",
+    }
+    found = {column: int(re.search(rf"{name}:\s+(\d+)", status)[1]) for column, name in names.items()}
+    return found | {"pss_kb": int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])}
+
+
+def processor_s(pid: int) -> float:
+    """User and system time of all its threads so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def counters(namespace: Namespace, interface: str) -> dict[str, int]:
+    """Frames that an interface has sent and received, and those that it dropped."""
+    (link,) = json.loads(namespace.run(["ip", "-s", "-j", "link", "show", interface]))
+    stats = link["stats64"]
+    return {
+        f"{way}_{what}": stats[way][name]
+        for way in ("rx", "tx")
+        for what, name in (("packets", "packets"), ("drops", "dropped"))
+    }
+
+
+def sidecar(namespace: Namespace, folder: Path, cap: int, turn: float) -> subprocess.Popen:
+    """`synfin live` on the cable, with everything that could grow; files and interim rows every `turn` seconds."""
+    line = [
+        sys.executable, "-m", "synfin", "live", "vb", "--ring", RING_MIB, "--max-flows", cap, "--metrics", PORT, "-o", folder / "rows",
+        "--roll", f"{turn:g}s", "--interim", f"{turn:g}s", "--keep", f"{5 * turn:.0f}M", "--idle-timeout", "5m", "--json",
+    ]  # fmt: skip
+    with (folder / "summary.json").open("w") as out:
+        return namespace.popen([str(word) for word in line], stdout=out)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in it; some may go meanwhile."""
+    done = subprocess.run(["du", "-sb", folder], capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[0])
+
+
+def sample(begin: float, process: subprocess.Popen, namespace: Namespace, folder: Path) -> Row:
+    row = {
+        "elapsed_s": round(time.monotonic() - begin, 1), "cpu_s": processor_s(process.pid),
+        "threads": len(os.listdir(f"/proc/{process.pid}/task")), "descriptors": len(os.listdir(f"/proc/{process.pid}/fd")),
+    }  # fmt: skip
+    return row | memory(process.pid) | scraped(namespace) | {"folder_bytes": folder_bytes(folder)}
+
+
+def soak(folder: Path, arguments: argparse.Namespace) -> tuple[list[Row], dict[str, int]]:
+    """Samples of one run, and what was sent and told in all."""
+    capture = generate(TRAFFIC, arguments.folder)
+    with Namespace() as left, Namespace() as right:
+        for namespace in (left, right):
+            namespace.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        right.ip("link set lo up")
+        with veth(left, "va", right, "vb"):
+            process = sidecar(right, folder, arguments.max_flows, max(arguments.seconds / 60, 2))
+            sender = None
+            try:
+                time.sleep(2)
+                # Counted from here on: what the kernels say of themselves when the cable is plugged in has passed.
+                first, begin, rows = counters(right, "vb"), time.monotonic(), []
+                before = sample(begin, process, right, folder)
+                words = ["--rate", arguments.rate, "--wave", WAVE_S, "--seconds", arguments.seconds, capture, "va"]
+                sender = left.popen([str(HERE / "build/send"), *map(str, words)], stdout=subprocess.PIPE, text=True)
+                while sender.poll() is None:
+                    rows.append(sample(begin, process, right, folder))
+                    print(told(rows[-1]), flush=True)
+                    wait_for(sender, arguments.every)
+                time.sleep(1)
+                rows.append(sample(begin, process, right, folder))
+                last = counters(right, "vb")
+                process.send_signal(signal.SIGTERM)
+                code = process.wait(120)
+            finally:
+                for each in (process, sender):
+                    if each and each.poll() is None:
+                        each.kill()
+                        each.wait()
+    said = json.loads(sender.stdout.read())
+    summary = json.loads((folder / "summary.json").read_text())
+    total = {
+        "exit_code": code, "sent": said["sent"], "refused": said["refused"],
+        "received": last["rx_packets"] - first["rx_packets"], "packets": summary["packets"] - before["packets"],
+        "ring_drops": summary["input"]["losses"]["vb"]["ring_drops"], "rows_lost": rows[-1]["rows_lost"],
+    }  # fmt: skip
+    return rows, total
+
+
+def wait_for(process: subprocess.Popen, seconds: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def told(row: Row) -> str:
+    return (
+        f"{row['elapsed_s']:>7} s  {row['rss_kb'] / 1024:6.1f} MiB  {row['records']:>7,} records in {row['table_bytes'] / 2**20:5.1f} MiB  "
+        f"{row['packets']:>11,} packets  {row['ring_drops']} dropped  {row['rows']:>9,} rows  {row['cpu_s']:.1f} s of processor time"
+    )
+
+
+def verdict(rows: list[Row], total: dict[str, int], growth_kb: int) -> dict[str, int | float | bool]:
+    """Figures of a run, and whether it passes."""
+    tail = [row for row in rows if row["elapsed_s"] >= rows[-1]["elapsed_s"] / 4]
+    times = [row["elapsed_s"] for row in tail]
+    slope = statistics.linear_regression(times, [row["rss_kb"] for row in tail]).slope if len(tail) > 1 else 0.0
+    growth = slope * (times[-1] - times[0])
+    table = max(row["table_bytes"] for row in rows)
+    peak = rows[-1]["peak_kb"] * 1024
+    spent, passed = rows[-1]["cpu_s"] - rows[0]["cpu_s"], rows[-1]["elapsed_s"] - rows[0]["elapsed_s"]
+    found = {
+        "seconds": rows[-1]["elapsed_s"], "slope_kb_per_hour": round(slope * 3600), "fitted_growth_kb": round(growth),
+        "peak_bytes": peak, "table_bytes": table, "ring_bytes": RING_MIB << 20, "rest_bytes": peak - table - (RING_MIB << 20),
+        "constant_bytes": CONSTANT_BYTES, "core_share": round(spent / passed, 3), **total,
+    }  # fmt: skip
+    return found | {
+        "flat": growth <= growth_kb,
+        "bounded": found["rest_bytes"] <= CONSTANT_BYTES,
+        "accounted": total["sent"] == total["received"] == total["packets"] + total["ring_drops"],
+        "complete": total["exit_code"] == 0 and total["rows_lost"] == 0,
+    }
+
+
+def picture(rows: list[Row], facts: dict[str, str], found: dict[str, int | float | bool]) -> str:
+    names = {"resident": "rss_kb", "of these its own": "anonymous_kb", "records": "table_bytes"}
+    series = {
+        name: [(row["elapsed_s"] / 60, row[key] / (1 << 20 if key.endswith("bytes") else 1 << 10)) for row in rows]
+        for name, key in names.items()
+    }
+    title = (
+        f"Memory of synfin live under churn: {found['slope_kb_per_hour']:+,} KB an hour over the last three quarters"
+    )
+    return chart.curves(
+        title, series, ("minutes", "MiB"), {"fitted from here": rows[-1]["elapsed_s"] / 240}, chart.note(facts)
+    )
+
+
+def keep(
+    arguments: argparse.Namespace, facts: dict[str, str], rows: list[Row], found: dict[str, int | float | bool]
+) -> None:
+    command = f"make soak SOAK_SECONDS={arguments.seconds:g}"
+    table = ["| figure | value |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in found.items()), ""]
+    folder = record(f"{arguments.record}-soak", facts, command, "\n".join(table), rows)
+    (folder / "verdict.json").write_text(json.dumps(found, indent=2) + "\n")
+    (folder / "memory.svg").write_text(picture(rows, facts, found))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a sidecar under churn and look whether its memory stays flat.")
+    parser.add_argument("--seconds", type=float, default=3600, help="how long (3600)")
+    parser.add_argument("--every", type=float, default=10, help="seconds between two samples (10)")
+    parser.add_argument("--rate", type=float, default=30_000, help="packets a second, in the mean (30,000)")
+    parser.add_argument("--max-flows", type=int, default=200_000, help="records at once, at most (200,000)")
+    parser.add_argument(
+        "--growth-kb", type=int, default=GROWTH_KB, help=f"fitted growth that is let pass ({GROWTH_KB:,})"
+    )
+    parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the capture is kept")
+    parser.add_argument("--record", metavar="MACHINE", help="keep the run in benchmarks/runs/<date>-MACHINE-soak")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    place = HERE / f"build/soak-{os.getpid()}"
+    place.mkdir(parents=True)
+    facts = machine()
+    try:
+        become_root()
+        rows, total = soak(place, arguments)
+    except NotAllowed as reason:
+        print(f"no soak here: {reason}")
+        return 0
+    finally:
+        shutil.rmtree(place)
+    found = verdict(rows, total, arguments.growth_kb)
+    for name, value in found.items():
+        print(f"{name:>20}  {value:,}" if not isinstance(value, bool) else f"{name:>20}  {'yes' if value else 'NO'}")
+    if arguments.record:
+        keep(arguments, facts, rows, found)
+    return 0 if all(found[name] for name in ("flat", "bounded", "accounted", "complete")) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

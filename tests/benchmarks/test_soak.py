@@ -1,0 +1,69 @@
+"""The soak judges growth, bounds and sums as it says; and a minute of it passes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soak
+
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+TOTAL = {
+    "exit_code": 0, "sent": 1000, "refused": 0, "received": 1000, "packets": 990, "ring_drops": 10, "rows_lost": 0,
+}  # fmt: skip
+
+
+def samples(grows_kb: float, first_kb: int = 150 << 10, peak_kb: int = 400 << 10):
+    """An hour, warm after a quarter of it."""
+    return [
+        {"elapsed_s": float(at), "cpu_s": at / 10, "rss_kb": 0 if at < 900 else first_kb + grows_kb * (at - 900) / 2700,
+         "peak_kb": peak_kb, "table_bytes": 50 * MIB}
+        for at in range(0, 3610, 10)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("grows_kb", "flat"), [(0, True), (4000, True), (4200, False), (-4200, True)])
+def test_growth_after_the_warm_up_is_judged(grows_kb, flat):
+    found = soak.verdict(samples(grows_kb), TOTAL, 4096)
+    assert abs(found["fitted_growth_kb"] - grows_kb) <= 1 and found["flat"] is flat
+    assert abs(found["slope_kb_per_hour"] - grows_kb * 3600 / 2700) <= 1
+    assert found["bounded"] and found["accounted"] and found["complete"] and found["core_share"] == 0.1
+
+
+def test_the_peak_is_held_against_its_bound():
+    table_and_ring = 50 * MIB + (soak.RING_MIB << 20)
+    for beyond, bounded in ((0, True), (1024, False)):
+        peak_kb = (table_and_ring + soak.CONSTANT_BYTES + beyond) >> 10
+        assert soak.verdict(samples(0, peak_kb=peak_kb), TOTAL, 4096)["bounded"] is bounded
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"packets": 989}, "accounted"),
+        ({"received": 999}, "accounted"),
+        ({"exit_code": 1}, "complete"),
+        ({"rows_lost": 1}, "complete"),
+    ],
+)
+def test_what_was_sent_must_have_been_told(changed, wrong):
+    found = soak.verdict(samples(0), TOTAL | changed, 4096)
+    assert not found[wrong] and sum(found[name] for name in ("flat", "bounded", "accounted", "complete")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.kernel
+def test_a_minute(tmp_path):
+    """Not flat yet: allocators settle."""
+    subprocess.run(["make", "-s", "-C", ROOT / "benchmarks", "all"], check=True, capture_output=True)
+    line = ["--seconds", 60, "--max-flows", 20_000, "--growth-kb", 32 << 10, "--folder", tmp_path]
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/soak.py", *map(str, line)], capture_output=True, text=True, check=False
+    )
+    if done.stdout.startswith("no soak here"):
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accounted  yes" in done.stdout
