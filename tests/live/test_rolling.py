@@ -342,6 +342,20 @@ def test_a_disk_that_is_too_slow_costs_rows_and_no_time(open_folder, tmp_path, m
     assert about(files[-1])["complete"] == "false" and str(lost) in about(files[-1])["reason"]
 
 
+@pytest.mark.parametrize("size", [1, 1024, 16_384])
+def test_rows_that_may_wait_are_all_written(open_folder, monkeypatch, size):
+    """As they may once no packet comes any more."""
+    go = _slow_disk(monkeypatch)
+    rolling = open_folder()
+    block, count = Numbers("flows", size), 200
+    threading.Timer(0.3, go.set).start()
+    for _ in range(count):
+        rolling.write("flows", block, wait=True)
+    assert go.is_set() and rolling.error is None
+    rolling.close()
+    assert (rolling.rows_lost, rolling.rows_written) == ({"flows": 0}, {"flows": count * size})
+
+
 class Full:
     """A disk without room while `on`: what a format does in the method `where` fails, as the system says it."""
 

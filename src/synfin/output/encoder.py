@@ -37,11 +37,12 @@ class Encoder:
         self._given_up = False  # set by the caller
         self._thread: threading.Thread | None = None
 
-    def put(self, *what: Any) -> None:
-        """Hand on a block, which takes one of the room; waits until that is free."""
+    def put(self, *what: Any, size: int = 1) -> None:
+        """Hand on a block, which takes `size` of the room; waits until so much is free."""
         self._start()
-        self._wait_for_room()
-        self._waiting.put((1, what))
+        for _ in range(size):
+            self._wait_for_room()
+        self._waiting.put((size, what))
 
     def offer(self, *what: Any, size: int = 1) -> bool:
         """Hand on what takes `size` of the room, if so much is free; never waits. Returns whether it was taken."""

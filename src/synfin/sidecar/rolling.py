@@ -1,8 +1,8 @@
 """Rows of a run without an end as Parquet files in hive-style folders, each complete under its name.
 
-Memory is bounded, and nobody waits for the disk: what comes while `ROOM` is taken is dropped and counted. Where a disk is
-full or gone, the half file is removed, its rows and those that come meanwhile are counted as lost, and about once a second
-the disk is tried again. Files of other tables that are open go on as long as they can.
+Memory is bounded, and while packets come nobody waits for the disk: what comes while `ROOM` is taken is dropped and counted.
+Where a disk is full or gone, the half file is removed, its rows and those that come meanwhile are counted as lost, and about
+once a second the disk is tried again. Files of other tables that are open go on as long as they can.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Rolling:
     """The output folder of a live run: ``TABLE/date=YYYY-MM-DD/hour=HH/part-START-NUMBER.parquet``.
 
-    All methods are called by one thread, which never waits for the disk but in `close`; files are written by another.
+    All methods are called by one thread, which waits for the disk in `close` and where it asks for that; files are written by
+    another.
     What is only read may be read by any.
 
     Parameters
@@ -113,12 +114,15 @@ class Rolling:
 
     # ------------------------------------------------------------------ the caller's thread
 
-    def write(self, table: str, block: Block) -> None:
-        """Hand on rows; those that find no room are dropped and counted in `rows_lost`."""
+    def write(self, table: str, block: Block, *, wait: bool = False) -> None:
+        """Hand on rows; those that find no room are dropped and counted in `rows_lost`, or wait for it."""
         batch = self._layouts[table].batch(block)
         if block.rows < _SMALL_ROWS:
             batch = compact(batch)
-        if not self._encoder.offer(self._add, table, batch, size=-(-block.rows // _UNIT_ROWS)):
+        size = -(-block.rows // _UNIT_ROWS)
+        if wait:
+            self._encoder.put(self._add, table, batch, size=size)
+        elif not self._encoder.offer(self._add, table, batch, size=size):
             self._refused[table] += block.rows
             self._is_slow = True
 

@@ -228,7 +228,7 @@ class Service:
             if table != "interim":
                 self._consume(table, block)
             if self._rolling and (table in self._layouts or table == "interim"):
-                self._rolling.write(table, block)
+                self._rolling.write(table, block, wait=self.workers.is_ending)
             elif self._output and table in self._layouts:
                 self._output.write(table, block)
             self._written[table] = self._written.get(table, 0) + block.rows

@@ -310,6 +310,11 @@ class LiveWorkers:
             for worker in self.workers:
                 worker.source.stop()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no further packet is taken: rows may then wait, and no packet is lost by it."""
+        return self._stopped
+
     def close(self) -> None:
         """End the threads and close the inputs. No row comes after that."""
         if self._closed:
