@@ -30,8 +30,10 @@ from measuring import HERE, Row, machine, record
 sys.path.insert(0, str(HERE.parent / "tools"))
 from netns import Namespace, NotAllowed, become_root, veth
 
-#: What the process has beside ring and records: program, Arrow and its encoders, blocks and row groups of 120 columns that wait.
-CONSTANT_BYTES = 320 << 20
+#: What the process has beside ring and records, with all columns and interim rows to Parquet. A row of all columns takes 720
+#: bytes: the program with Arrow (100 MiB), up to 16 blocks of 16,384 rows on their way or kept for the next (190), two row
+#: groups of 61,440 rows (90), what waits to be written (45), the encoders of three files and what allocators keep.
+CONSTANT_BYTES = 512 << 20
 RING_MIB = 64
 PORT = 9470
 #: Fitted growth over the last three quarters of a run.
@@ -226,12 +228,16 @@ def main() -> int:
         "--growth-kb", type=int, default=GROWTH_KB, help=f"fitted growth that is let pass ({GROWTH_KB:,})"
     )
     parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the capture is kept")
+    parser.add_argument(
+        "--rows", type=Path, default=HERE / "build", help="where the sidecar's files are written meanwhile"
+    )
     parser.add_argument("--record", metavar="MACHINE", help="keep the run in benchmarks/runs/<date>-MACHINE-soak")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    place = HERE / f"build/soak-{os.getpid()}"
+    place = arguments.rows / f"soak-{os.getpid()}"
     place.mkdir(parents=True)
     facts = machine()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # nothing is left behind
     try:
         become_root()
         rows, total = soak(place, arguments)

@@ -59,7 +59,7 @@ def test_what_was_sent_must_have_been_told(changed, wrong):
 def test_a_minute(tmp_path):
     """Not flat yet: allocators settle."""
     subprocess.run(["make", "-s", "-C", ROOT / "benchmarks", "all"], check=True, capture_output=True)
-    line = ["--seconds", 60, "--max-flows", 20_000, "--growth-kb", 32 << 10, "--folder", tmp_path]
+    line = ["--seconds", 60, "--max-flows", 20_000, "--growth-kb", 32 << 10, "--folder", tmp_path, "--rows", tmp_path]
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/soak.py", *map(str, line)], capture_output=True, text=True, check=False
     )

@@ -132,6 +132,8 @@ class Service:
             self.close()
             raise
         self.workers.interim_ns = config.interim
+        if self._rolling:
+            self.workers.ask_for_room(self._rolling_has_room)
 
     # ------------------------------------------------------------------ before the run
 
@@ -318,6 +320,9 @@ class Service:
         self.workers.wake()
 
     # ------------------------------------------------------------------ from any thread
+
+    def _rolling_has_room(self) -> bool:
+        return self._rolling.has_room
 
     def snapshot(self) -> ServiceSnapshot:
         """What workers last published, and what was written."""

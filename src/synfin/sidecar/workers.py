@@ -52,6 +52,7 @@ class Worker:
     published : what it was like about a second ago; replaced as a whole.
     interim_ns : how old a connection must be to be written as it stands, and how often; None for never. May be set at
         any time.
+    has_room : whether interim rows may be made now, so that they keep no others from being written. Likewise.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Worker:
         self.number = number
         self.source = source
         self.interim_ns: int | None = None
+        self.has_room: Callable[[], bool] = lambda: True
         self.credit: SimpleQueue[None] = SimpleQueue()
         self.last_clock: SimpleQueue[int | None] = SimpleQueue()
         self.given_up = False
@@ -130,8 +132,8 @@ class Worker:
             self._tell("parts", parts, self._tracker.interval)
 
     def _write_interim(self, period_ns: int) -> None:
-        # Which records are due the tracker knows; it looks at some of them at a time.
-        if self.credit.qsize():
+        # Which records are due the tracker knows; it looks at some of them at a time. The last of the credit is for others.
+        if self.credit.qsize() >= _AT_ONCE and self.has_room():
             self._tracker.interim(period_ns)
             if (block := self._tracker.take("interim")) is not None:
                 self._tell("rows", "interim", block)
@@ -215,6 +217,11 @@ class LiveWorkers:
     def interim_ns(self, value: int | None) -> None:
         for worker in self.workers:
             worker.interim_ns = value
+
+    def ask_for_room(self, has_room: Callable[[], bool]) -> None:
+        """Make interim rows only while `has_room()`, which every worker's thread asks."""
+        for worker in self.workers:
+            worker.has_room = has_room
 
     def start(self) -> None:
         """Start the threads. Privileges are dropped before that, since each thread has its own."""
