@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "Explain a connection, segment by segment.",
     "extract": "Write the packets of single connections to a capture.",
     "live": "Track network interfaces: rows, metrics and a summary.",
+    "top": "Watch states, rates, round trips and the worst services.",
     "track": "Track captures: rows and a summary.",
     "verify": "Compare the rows with tshark's and tcptrace's.",
 }
