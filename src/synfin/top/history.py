@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from synfin.errors import ConfigError
 from synfin.schema import INTERVALS, KEYS
+from synfin.top.columns import KEY_COLUMNS
 
 #: Rows of one table that are kept: of more keys than this leaves room for, the window becomes shorter.
 ROOM = 500_000
@@ -24,19 +25,27 @@ GAUGES = tuple(name for name in _named("gauge") if not name.endswith("_peak"))
 PEAKS = tuple(name for name in _named("gauge") if name.endswith("_peak"))
 COUNTS = tuple(name for name in _named("count") if name not in ("synacks", "capture_duplicates"))
 ROUND_TRIPS = _named("rtt")
-#: What is read of a table, beside its key. Rows lack what was not written.
-COLUMNS = ("interval_start", "interval_ns", *GAUGES, *PEAKS, *COUNTS, *ROUND_TRIPS)
-#: Beside these, a row here has `start` and `end` of its interval (ns since 1970).
-_NUMBERS = COLUMNS[1:]
+
+
+def numbers(table: str) -> tuple[str, ...]:
+    """The numbers of a table that are needed, by column."""
+    if table in KEYS:
+        return tuple(dict.fromkeys(name for column in KEY_COLUMNS for name in column.of))
+    return ("interval_ns", *GAUGES, *PEAKS, *COUNTS, *ROUND_TRIPS)
 
 
 def names(table: str) -> list[str]:
     """The columns of a table that are needed."""
-    return [*COLUMNS, *(column.name for column in KEYS.get(table, ()))]
+    return list(dict.fromkeys(("interval_start", "interval_ns", *_key(table), *numbers(table))))
+
+
+def _key(table: str) -> tuple[str, ...]:
+    return tuple(column.name for column in KEYS.get(table, ()))
 
 
 def plain(table: str, rows: pa.Table | pa.RecordBatch) -> pa.Table:
-    """Rows of a table of either profile with plain numbers and texts: `start`, `end`, `_NUMBERS`, the columns of the key.
+    """Rows of a table of either profile with plain numbers and texts: `start` and `end` of the interval (ns since 1970),
+    `numbers`, which are null where they were not written, and the columns of the key.
 
     Raises
     ------
@@ -44,7 +53,7 @@ def plain(table: str, rows: pa.Table | pa.RecordBatch) -> pa.Table:
     pyarrow.ArrowInvalid : a value that is no such number.
     """
     there = set(rows.schema.names)
-    key = [column.name for column in KEYS.get(table, ())]
+    key = _key(table)
     if missing := [name for name in ("interval_start", "interval_ns", *key) if name not in there]:
         raise ConfigError(f"the rows lack the column {missing[0]}")
     exact = "interval_start_ns" if "interval_start_ns" in there else "interval_start"
@@ -53,7 +62,7 @@ def plain(table: str, rows: pa.Table | pa.RecordBatch) -> pa.Table:
         start = start.cast(pa.timestamp("ns", start.type.tz))
     columns = {"start": start.cast(pa.int64())}
     columns["end"] = pc.add_checked(columns["start"], rows.column("interval_ns").cast(pa.int64()))
-    for name in _NUMBERS:
+    for name in numbers(table):
         columns[name] = rows.column(name).cast(pa.int64()) if name in there else pa.nulls(rows.num_rows, pa.int64())
     for name in key:
         columns[name] = rows.column(name).cast(pa.int64() if name == "server_port" else pa.string())
@@ -93,7 +102,7 @@ class History:
         since = first if self.since_ns is None else min(self.since_ns, first)
         cut = dict(self.cut_ns)
         if rows.num_rows > ROOM:
-            cut[table] = rows["start"][-ROOM - 1].as_py() + 1
+            cut[table] = rows["end"][-ROOM - 1].as_py()
             rows = rows.slice(rows.num_rows - ROOM)
             rows = rows.filter(pc.greater_equal(rows["start"], cut[table]))  # whole intervals
         return History(self.keep_ns, {**self.tables, table: _newest(rows, self.keep_ns)}, since, cut)

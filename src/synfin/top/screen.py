@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -24,7 +25,8 @@ from synfin.top.figures import Line, figures, ranked
 from synfin.top.history import History
 from synfin.top.view import Facts, frame
 
-_LOOK_S = 1.0  # how often the age of the rows is told anew, and a folder is looked at
+_LOOK_S = 1.0  # how often a folder is looked at
+_DRAW_S = 0.5  # how often the numbers change: several tables' rows come each second
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: An interface is listened to for the window and so long, for rows that come late.
 _ALLOWANCE_S = 5.0
@@ -100,7 +102,7 @@ def show_once(feed: Feed, view: View, window_ns: int) -> None:
         view.take()
     if not view.span_ns:
         raise SynfinError(f"{feed.name}: {'no packets came' if feed.fd is not None else 'no complete file of intervals yet'}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     for line in view.lines(console.width, console.height, keys=False):
         line.rstrip()
         console.print(line)
@@ -109,13 +111,24 @@ def show_once(feed: Feed, view: View, window_ns: int) -> None:
 def show(feed: Feed, view: View) -> None:
     """Draw until somebody presses q, or a signal ends it. Raises SynfinError where the input ends."""
     with _Screen() as screen:
+        due = 0.0
         while not screen.ended:
             view.take()
-            screen.draw(view.lines)
-            for action in screen.wait(feed.fd):
+            if (now := time.monotonic()) >= due:
+                screen.draw(view.lines)
+                due = now + _DRAW_S
+            for action in screen.wait(feed.fd, due - now if feed.fd is not None else _LOOK_S):
                 if action == "quit":
                     return
-                view.act(action)
+                if action != "draw":
+                    view.act(action)
+                due = 0.0
+
+
+def _console() -> Console:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal need not know all signs
+    return Console(highlight=False, soft_wrap=True)
 
 
 class _Screen:
@@ -125,7 +138,7 @@ class _Screen:
         self.ended = False
         self._suspended = False
         self._in = sys.stdin.fileno()
-        self._console = Console(highlight=False)
+        self._console = _console()
 
     def __enter__(self) -> _Screen:
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -174,13 +187,14 @@ class _Screen:
         self._console.size = width, height = max(size.columns, _SMALLEST[0]), max(size.lines, _SMALLEST[1])
         self._live.update(Group(*lines(width, height)), refresh=True)
 
-    def wait(self, fd: int | None) -> Iterator[str]:
-        """Wait for rows, keys, a signal, or a second; gives what keys mean."""
+    def wait(self, fd: int | None, seconds: float) -> Iterator[str]:
+        """Wait for rows, keys, or a signal; gives what keys mean, and `draw` after a signal."""
         wanted = [self._in, self._woken, *([] if fd is None else [fd])]
-        ready, _, _ = select.select(wanted, [], [], _LOOK_S)
+        ready, _, _ = select.select(wanted, [], [], max(seconds, 0))
         if self._woken in ready:
             with suppress(BlockingIOError):
                 os.read(self._woken, 4096)
+            yield "draw"
         if self._suspended:
             self._suspend()
         if self._in in ready:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from synfin.schema import KEYS, OTHER
+from synfin.schema import BY, OTHER
 from synfin.settings import NS_PER_S
 from synfin.top.columns import KEY_COLUMNS, Column
 from synfin.top.controls import Controls
@@ -208,8 +208,7 @@ def shown_columns(width: int, sort: str) -> list[Column]:
 
 
 def _heads(controls: Controls, columns: list[Column], key_width: int) -> list[Text]:
-    direction = "lowest" if controls.upward else "highest"
-    said = (controls.table.upper(), f"{direction} {controls.sort} first")
+    said = (controls.table.upper(), f"by {controls.sort}{', lowest' if controls.upward else ''}")
     lines: list[Text] = []
     for at in (0, 1):
         line = Text(f"{cropped(said[at], key_width):{key_width}}", _HEAD)
@@ -240,8 +239,7 @@ def _table(controls: Controls, by_key: tuple[list[Line], Line | None], width: in
     if other:
         rows.append(_row(other, columns, key_width))
     if not rows:
-        by = next(iter(KEYS[controls.table])).name.partition("_")[0]
-        by = "service" if by == "server" else by
+        by = next(by for by, table in BY.items() if table == controls.table)
         rows = [Text(f"no rows by {by} in this window (--by {by} makes them)", _FAINT)]
     return [*(_filled(head, width) for head in _heads(controls, columns, key_width)), *rows]
 
@@ -257,8 +255,12 @@ def _title(controls: Controls, of: Figures | None, facts: Facts, width: int) -> 
     if controls.held:
         right.append("  ").append(" PAUSED ", _CHOSEN)
     room = max(width - len(right) - 13, 0)
-    name = "".join(char if char.isprintable() else "?" for char in facts.name)
-    return Text.assemble(("synfin top", "bold cyan"), f" {cropped(name, room):{room}}  ", right)
+    return Text.assemble(("synfin top", "bold cyan"), f" {cropped(_harmless(facts.name), room):{room}}  ", right)
+
+
+def _harmless(text: str) -> str:
+    # Names of files may hold what a terminal would obey.
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _span(ns: int) -> str:
@@ -288,9 +290,11 @@ def frame(
     width, height = size
     shown = [_title(controls, of, facts, width)]
     if facts.notice:
-        shown.append(Text(facts.notice, _BAD))
+        shown.append(Text(_harmless(facts.notice), _BAD))
     foot = [Text("  ".join(_HELP if len(controls.tables) > 1 else _HELP[:-1]), _FAINT)] if keys else []
-    if of is not None:
+    if of is None:
+        shown += [Text(), Text("waiting for the first interval", _FAINT)]
+    else:
         shown += _beside([_connections(of), _states(of), _rates(of), _round_trips(of)], width)
         room = height - len(shown) - len(foot)
         if room > 2:
