@@ -13,7 +13,7 @@ from synfin.errors import ConfigError
 from synfin.schema import INTERVALS
 from synfin.top import history as histories
 from synfin.top.columns import KEY_COLUMNS
-from synfin.top.figures import figures, ranked
+from synfin.top.figures import Ranking, figures, ranked
 from synfin.top.folder import Folder
 from synfin.top.history import GAUGES, PEAKS, ROUND_TRIPS, History, names, plain
 
@@ -85,7 +85,7 @@ def test_a_folder_that_says_something(folder):
 def test_by_key(folder, table, window_s):
     history = loaded(folder)
     of = figures(history, window_s * S)
-    lines, other = ranked(history, table, of, "failed", 10_000)
+    lines, other, _ = ranked(history, table, of, "failed", 10_000)
     assert other is None and len({line.key for line in lines}) == len(lines) > 1
     what = []
     for column in KEY_COLUMNS:
@@ -109,7 +109,7 @@ def test_order(folder, column, upward):
     """By the column, then by SYNs and connections, then by key; what has no value comes last."""
     history = loaded(folder)
     of = figures(history, 300 * S)
-    lines, _ = ranked(history, "services", of, column.name, 10_000, upward=upward)
+    lines, _, _ = ranked(history, "services", of, column.name, 10_000, upward=upward)
 
     def place(line):
         value = line.values[column.name]
@@ -117,7 +117,7 @@ def test_order(folder, column, upward):
         return (value is None, own, -line.values["syns"], -line.values["connections"], *line.key)
 
     assert lines == sorted(lines, key=place) and len(lines) > 10
-    assert ranked(history, "services", of, column.name, 3, upward=upward)[0] == lines[:3]
+    assert ranked(history, "services", of, column.name, 3, upward=upward).lines == lines[:3]
 
 
 def made(table, rows):
@@ -145,12 +145,32 @@ def test_a_service_among_the_others_has_no_gauge():
     one, two, rest = ({"server_ip": ip, "server_port": port} for ip, port in (("192.0.2.1", 80), ("192.0.2.2", 80), ("other", None)))
     history = History(300 * S).with_rows("intervals", made("intervals", [(10, {}, {}), (11, {}, {})]))
     rows = [(10, one, {"connections": 3, "syns": 1}), (10, two, {"connections": 5}), (11, two, {"connections": 7}), (11, rest, {"connections": 4})]
-    lines, other = ranked(history.with_rows("services", made("services", rows)), "services", figures(history, 2 * S), "connections", 9)
+    lines, other, _ = ranked(history.with_rows("services", made("services", rows)), "services", figures(history, 2 * S), "connections", 9)
     assert [(line.key[0], line.values["connections"]) for line in lines] == [("192.0.2.2", 7), ("192.0.2.1", None)]
     assert other.values["connections"] == 4 and lines[1].values["syns"] == 0.5
-    lines, other = ranked(history.with_rows("services", made("services", rows[:-1])), "services", figures(history, 2 * S), "connections", 9)
+    lines, other, _ = ranked(history.with_rows("services", made("services", rows[:-1])), "services", figures(history, 2 * S), "connections", 9)
     assert [line.values["connections"] for line in lines] == [7, 0] and other is None
-    assert ranked(history, "clients", figures(history, S), "failed", 9) == ([], None)
+    assert ranked(history, "clients", figures(history, S), "failed", 9) == Ranking([])
+
+
+def test_rows_of_the_tables_come_one_after_another():
+    """Services are shown as of their own newest row, unless later ones were empty, or it is of an earlier run."""
+    service = {"server_ip": "192.0.2.1", "server_port": 80}
+    history = History(300 * S).with_rows("intervals", made("intervals", [(second, {}, {}) for second in range(10, 20)]))
+    history = history.with_rows("services", made("services", [(second, service, {"connections": second, "syns": 2}) for second in range(10, 18)]))
+
+    def said(window_s, settled_ns=None):
+        ranking = ranked(history, "services", figures(history, window_s * S, settled_ns), "syns", 9)
+        return [(line.values["connections"], line.values["syns"]) for line in ranking.lines], ranking.end_ns
+
+    assert said(4) == ([(17, 2)], 18 * S)
+    assert said(4, 17 * S) == ([(17, 2)], 18 * S)
+    assert said(4, 19 * S) == ([(0, 1.5)], 19 * S)
+    assert said(4, 21 * S) == ([(0, 0.5)], 21 * S)
+    assert said(1) == ([(17, 2)], 18 * S)
+    for second, lines in ((27, 1), (28, 0)):
+        of = figures(history.with_rows("intervals", made("intervals", [(second - 1, {}, {})])), S)
+        assert len(ranked(history, "services", of, "syns", 9).lines) == lines
 
 
 class TestHistory:
@@ -192,7 +212,7 @@ class TestHistory:
             history = history.with_rows("intervals", self.rows(second))
             history = history.with_rows("services", made("services", [(second, key, {"syns": 6}) for key in keys]))
         assert self.seconds(history, "services") == [108] * 4 + [109] * 4
-        lines, _ = ranked(history, "services", figures(history, 10 * S), "syns", 9)
+        lines, _, _ = ranked(history, "services", figures(history, 10 * S), "syns", 9)
         assert [line.values["syns"] for line in lines] == [pytest.approx(6, rel=1e-6)] * 4
 
     def test_rows_without_their_interval(self):

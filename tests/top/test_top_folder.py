@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from growing import KEYS, rolled
 
 from synfin.errors import ConfigError
 from synfin.top.figures import figures, ranked
@@ -15,7 +16,6 @@ from synfin.top.folder import Folder
 from synfin.top.history import History
 
 S = 1_000_000_000
-KEYS = ("services", "clients")
 
 
 def shown(folder, keep_ns=300 * S, window_ns=60 * S):
@@ -25,27 +25,6 @@ def shown(folder, keep_ns=300 * S, window_ns=60 * S):
         history = history.with_rows(table, rows)
     of = figures(history, window_ns)
     return of, {table: ranked(history, table, of, "syns", 100) for table in KEYS}
-
-
-def rolled(folder, to, seconds):
-    """The rows of a folder as a live run would have written them, in rolls of so many seconds; gives a function that lets the
-    next roll appear, table by table.
-    """
-    tables = {table: pq.read_table(next((folder / table).glob("*.parquet"))) for table in ("intervals", *KEYS)}
-    times = {table: pc.divide(rows["interval_start"].cast("int64"), S) for table, rows in tables.items()}
-    first = pc.min(times["intervals"]).as_py()
-    for table in tables:
-        (to / table).mkdir(parents=True)
-
-    def appear(number, *which):
-        for table in which or tables:
-            start = first + number * seconds
-            mask = pc.and_(pc.greater_equal(times[table], start), pc.less(times[table], start + seconds))
-            place = to / table / "date=2026-11-21" / f"hour={number // 4:02}"
-            place.mkdir(parents=True, exist_ok=True)
-            pq.write_table(tables[table].filter(mask), place / f"part-20261121T11{number:02}00Z-00000.parquet")
-
-    return appear
 
 
 def test_the_profiles_say_the_same(folder, written):

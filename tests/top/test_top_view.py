@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 from rich.text import Text
 
 from synfin.top.columns import KEY_COLUMNS
 from synfin.top.controls import Controls, Held, actions
-from synfin.top.figures import Figures, Line, figures, ranked
+from synfin.top.figures import Figures, Line, Ranking, figures, ranked
 from synfin.top.folder import Folder
-from synfin.top.history import GAUGES, History
+from synfin.top.history import History
 from synfin.top.view import Facts, age, count, cropped, duration, end, frame, instant, rate, shown_columns
 
 S = 1_000_000_000
 CONTROLS = Controls(("services", "clients"), "services")
+NOTHING = defaultdict(lambda: None)
+EMPTY = Figures(1_700_000_000 * S, S, S, None, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 FACTS = Facts("rows", "", 1_700_000_000 * S)
 
 
@@ -115,30 +119,24 @@ def test_nothing_foreign_reaches_the_terminal(shown):
     lines = shown(200, 24, facts=Facts("\x1b]0;x\x07[red]rows\n", "file\x1b[2J \u202e could not be read", FACTS.now_ns))
     assert "?]0;x?[red]rows?" in lines[0] and lines[1] == "file?[2J ? could not be read"
     values = dict.fromkeys((column.name for column in KEY_COLUMNS), 1.0)
-    history_of = Figures(S, S, S, dict.fromkeys(GAUGES), {n: None for n in ("opening_peak", "half_open_peak", "time_wait_peak")},
-                         _Nothing(), _Nothing(), _Nothing())  # fmt: skip
-    text = frame(CONTROLS, history_of, ([Line(("\x1b[31m", 5), values)], None), FACTS, (80, 24))
+    text = frame(CONTROLS, EMPTY, Ranking([Line(("\x1b[31m", 5), values)], None, EMPTY.end_ns - 2 * S), FACTS, (80, 24))
     assert not any(ord(char) < 32 for line in text for char in line.plain)
     assert any(line.plain.startswith("?  ") for line in text)
-
-
-class _Nothing(dict):
-    def __missing__(self, name):
-        return None
+    assert any(line.plain.startswith("SERVICES at 22:13:18  ") for line in text)
 
 
 def test_what_is_not_there(shown):
-    lines = [line.plain for line in frame(CONTROLS, None, ([], None), FACTS, (80, 10))]
+    lines = [line.plain for line in frame(CONTROLS, None, Ranking([]), FACTS, (80, 10))]
     assert lines[0].endswith("no rows yet") and "waiting for the first interval" in lines and len(lines) == 10
     text = "\n".join(shown(80, 24, keys=False))
     assert "q quit" not in text and not text.endswith("\n")
-    assert all(isinstance(line, Text) for line in frame(CONTROLS, None, ([], None), FACTS, (80, 10)))
+    assert all(isinstance(line, Text) for line in frame(CONTROLS, None, Ranking([]), FACTS, (80, 10)))
 
 
 def test_the_title_tells_how_old_it_is(shown):
-    now_ns = 1_795_260_217 * S  # 2026-11-21 11:23:37
-    for later_s, said in ((0, "11:23:37 UTC, 0 s old"), (40, "11:23:37 UTC, 40 s old"), (90_000, "2026-11-21 11:23:37 UTC, 25 h old")):
-        assert f"  {said}  last " in shown(80, 24, facts=FACTS._replace(now_ns=now_ns + later_s * S))[0]
+    for later_s, said in ((0, "22:13:20 UTC, 0 s old"), (40, "22:13:20 UTC, 40 s old"), (90_000, "2023-11-14 22:13:20 UTC, 25 h old")):
+        lines = frame(CONTROLS, EMPTY, Ranking([]), FACTS._replace(now_ns=FACTS.now_ns + later_s * S), (80, 24))
+        assert lines[0].plain.endswith(f"  {said}  last 1 s")
     held = Controls(CONTROLS.tables, "services", held=Held(History(S), None))
     assert shown(80, 24, held)[0].rstrip().endswith("PAUSED") and len(shown(80, 24, held)[0]) == 80
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from synfin.errors import SynfinError
 from synfin.top.controls import Controls, Held, actions
-from synfin.top.figures import Line, figures, ranked
+from synfin.top.figures import Ranking, figures, ranked
 from synfin.top.history import History
 from synfin.top.view import Facts, frame
 
@@ -75,7 +75,7 @@ class View:
         controls = self._controls
         shown = controls.held or self._now()
         of = figures(shown.history, controls.window_ns, shown.end_ns)
-        by_key: tuple[list[Line], Line | None] = [], None
+        by_key = Ranking([])
         if of is not None:
             by_key = ranked(shown.history, controls.table, of, controls.sort, height, upward=controls.upward)
         facts = Facts(self._feed.name, self._feed.notice, time.time_ns())

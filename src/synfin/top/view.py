@@ -15,7 +15,7 @@ from synfin.schema import BY, OTHER
 from synfin.settings import NS_PER_S
 from synfin.top.columns import KEY_COLUMNS, Column
 from synfin.top.controls import Controls
-from synfin.top.figures import Figures, Line
+from synfin.top.figures import Figures, Line, Ranking
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400
@@ -207,8 +207,8 @@ def shown_columns(width: int, sort: str) -> list[Column]:
     return [column for column in KEY_COLUMNS if column in first]
 
 
-def _heads(controls: Controls, columns: list[Column], key_width: int) -> list[Text]:
-    said = (controls.table.upper(), f"by {controls.sort}{', lowest' if controls.upward else ''}")
+def _heads(controls: Controls, columns: list[Column], key_width: int, late: str) -> list[Text]:
+    said = (f"{controls.table.upper()}{late}", f"by {controls.sort}{', lowest' if controls.upward else ''}")
     lines: list[Text] = []
     for at in (0, 1):
         line = Text(f"{cropped(said[at], key_width):{key_width}}", _HEAD)
@@ -231,8 +231,8 @@ def _row(line: Line, columns: list[Column], key_width: int) -> Text:
     return text
 
 
-def _table(controls: Controls, by_key: tuple[list[Line], Line | None], width: int, room: int) -> list[Text]:
-    lines, other = by_key
+def _table(controls: Controls, of: Figures, by_key: Ranking, width: int, room: int) -> list[Text]:
+    lines, other, end_ns = by_key
     columns = shown_columns(width, controls.sort)
     key_width = min(max(width - _CELL * len(columns), 0), _MOST_KEY)
     rows = [_row(line, columns, key_width) for line in lines[: room - 2 - bool(other)]]
@@ -241,7 +241,8 @@ def _table(controls: Controls, by_key: tuple[list[Line], Line | None], width: in
     if not rows:
         by = next(by for by, table in BY.items() if table == controls.table)
         rows = [Text(f"no rows by {by} in this window (--by {by} makes them)", _FAINT)]
-    return [*(_filled(head, width) for head in _heads(controls, columns, key_width)), *rows]
+    late = "" if end_ns in (None, of.end_ns) else f" at {_EPOCH + timedelta(seconds=end_ns // NS_PER_S):%H:%M:%S}"
+    return [*(_filled(head, width) for head in _heads(controls, columns, key_width, late)), *rows]
 
 
 # ---------------------------------------------------------------------- the whole
@@ -273,7 +274,7 @@ _HELP = ("q quit", "space pause", "←→ sort", "r reverse", "w window", "tab s
 def frame(
     controls: Controls,
     of: Figures | None,
-    by_key: tuple[list[Line], Line | None],
+    by_key: Ranking,
     facts: Facts,
     size: tuple[int, int],
     *,
@@ -298,7 +299,7 @@ def frame(
         shown += _beside([_connections(of), _states(of), _rates(of), _round_trips(of)], width)
         room = height - len(shown) - len(foot)
         if room > 2:
-            shown += _table(controls, by_key, width, room)
+            shown += _table(controls, of, by_key, width, room)
     shown = shown[: max(height - len(foot), 0)]
     if keys:
         shown += [Text()] * (height - len(shown) - 1)
