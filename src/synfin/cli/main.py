@@ -67,6 +67,7 @@ def cli() -> None:
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
+    synfin top eth0                               what happens now, on a terminal
     synfin explain capture.pcap --first 1         one connection, segment by segment
     synfin extract x.pcap --flow ID -o y.pcapng   its packets
     synfin verify capture.pcap                    the rows beside what tshark and tcptrace say

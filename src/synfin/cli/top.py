@@ -34,7 +34,7 @@ def _window(text: str) -> int:
 @click.argument("sources", nargs=-1, required=True, metavar="FOLDER|IFACE...")
 @click.option("--once", is_flag=True, help="Print one view and end, as where standard output is no terminal. An interface is listened to for the length of the window. COLUMNS and LINES say how large the view is.")
 @click.option("--window", type=Parsed("duration", _window), default="10s", metavar="TIME", show_default=True, help="How much of the newest time rates are of, at most 1h.")
-@click.option("--sort", type=click.Choice([column.name for column in KEY_COLUMNS]), default="failed", show_default=True, help="Which services come first: those with most of it.")
+@click.option("--sort", type=click.Choice([column.name for column in KEY_COLUMNS]), default="failed", metavar="COLUMN", help=f"Which services come first: those with most {', '.join(column.name for column in KEY_COLUMNS[:-1])} or {KEY_COLUMNS[-1].name}.  [default: failed]")
 @lambda command: live_options(command, _LISTENING)
 @settings_options
 def top(sources: tuple[str, ...], once: bool, window: int, sort: str, **options: Any) -> int:
