@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from taps import send, until
+from processes import end, sidecar, until
+from taps import send
 
 from dialogue import Dialogue
 
@@ -67,6 +68,23 @@ def test_numbers_of_what_passes(cable, workers):
     rows = [line.split() for line in lines[at + 1 :]]
     assert [row[1:4] for row in rows] == [["30", "0", "0"], ["7", "0", "0"], ["0", "0", "12"]]
     assert [row[0].rpartition(":")[2] for row in rows] == ["443", "81", "80"]
+
+
+def test_the_folder_of_a_run(cable, tmp_path):
+    """What a sidecar has written so far, after its last roll."""
+    left, right = cable
+    rows = tmp_path / "rows"
+    with sidecar(right, tmp_path, "vb", "-o", rows, "--roll", "1s", "--by", "service", "--by", "client") as (process, _):
+        send(left, "va", frames([Dialogue(a_port=20_000 + which, b_port=443).handshake() for which in range(30)]))
+
+        def shown():
+            done = subprocess.run([sys.executable, "-m", "synfin", "top", rows], capture_output=True, text=True, check=False)
+            return done.stdout if numbers(done.stdout).get("connections") == 30 else None
+
+        text = until(shown, "the connections are not shown")
+        services = text[text.index("SERVICES") :].splitlines()[2:]
+        assert [line.split()[:2] for line in services] == [["10.0.0.2:443", "30"]]
+        assert end(process)[0] == 0
 
 
 def test_an_idle_link(cable):

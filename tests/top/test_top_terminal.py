@@ -118,7 +118,7 @@ def test_keys(pane, folder):
     lines = terminal.start(folder)
     assert lines[13].startswith("SERVICES") and lines[14].startswith("by failed  ")
     terminal.press("Right")
-    terminal.until(lambda lines: lines[14].startswith("by refused  ") and "refus" in lines[13])
+    terminal.until(lambda lines: lines[14].startswith("by refused  ") and "refu-" in lines[13])
     terminal.press("Left", "Left")
     terminal.until(lambda lines: lines[14].startswith("by new  "))
     terminal.press("r")

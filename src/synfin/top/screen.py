@@ -104,7 +104,8 @@ def show_once(feed: Feed, view: View, window_ns: int) -> None:
         raise SynfinError(f"{feed.name}: {'no packets came' if feed.fd is not None else 'no complete file of intervals yet'}")
     console = _console()
     for line in view.lines(console.width, console.height, keys=False):
-        line.rstrip()
+        if console.color_system is None:
+            line.rstrip()
         console.print(line)
 
 
