@@ -23,7 +23,9 @@ _FONT = "ui-monospace, Menlo, Consolas, monospace"
 #: The first line tells how old the rows are.
 _FIRST_LINE = re.compile(r"<text[^>]*line-0\)[^>]*>[^<]*</text>")
 _CELL = 12.2  # the width of a character in rich's pictures
-_TEXT = re.compile(r'<text class="([\w-]+)" x="([\d.]+)" y="([\d.]+)" textLength="[\d.]+" clip-path="([^"]+)">([^<]*)</text>')
+_TEXT = re.compile(
+    r'<text class="([\w-]+)" x="([\d.]+)" y="([\d.]+)" textLength="[\d.]+" clip-path="([^"]+)">([^<]*)</text>'
+)
 _WORDS = re.compile(r"[^\xa0]+(?:\xa0[^\xa0]+)*")
 
 
@@ -35,7 +37,11 @@ def picture() -> str:
     console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(shown))
     svg = console.export_svg(title="synfin top rows", unique_id="top")
-    fresh = _TEXT.sub(_placed, _FOREIGN_FONT.sub("", svg)).replace("Fira Code, monospace", _FONT).replace("Fira Code", _FONT)
+    fresh = (
+        _TEXT.sub(_placed, _FOREIGN_FONT.sub("", svg))
+        .replace("Fira Code, monospace", _FONT)
+        .replace("Fira Code", _FONT)
+    )
     old = PICTURE.read_text() if PICTURE.exists() else ""
     return old if _FIRST_LINE.sub("", old) == _FIRST_LINE.sub("", fresh) else fresh
 
@@ -52,8 +58,16 @@ def _placed(match: re.Match[str]) -> str:
 
 
 def _synfin(place: str, *arguments: str) -> str:
-    size = {"COLUMNS": str(_WIDTH), "LINES": str(_LINES), "FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color"}
+    size = {
+        "COLUMNS": str(_WIDTH),
+        "LINES": str(_LINES),
+        "FORCE_COLOR": "1",
+        "COLORTERM": "truecolor",
+        "TERM": "xterm-256color",
+    }
     environment = {**os.environ, **size, "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
     environment.pop("NO_COLOR", None)
     line = [sys.executable, "-m", "synfin", *arguments]
-    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, check=True).stdout.rstrip("\n")
+    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, check=True).stdout.rstrip(
+        "\n"
+    )

@@ -26,7 +26,10 @@ def start(namespace, *arguments, workers=1):
     )  # fmt: skip
     # Each worker's socket makes the interface promiscuous once.
     listening = f"promiscuity {workers}"
-    until(lambda: process.poll() is not None or listening in namespace.run(["ip", "-d", "link", "show", "vb"]), "it does not listen")
+    until(
+        lambda: process.poll() is not None or listening in namespace.run(["ip", "-d", "link", "show", "vb"]),
+        "it does not listen",
+    )
     return process
 
 
@@ -62,7 +65,9 @@ def test_numbers_of_what_passes(cable, workers):
     assert found["connections"] == 30 + 7 and found["opening"] == 7 and found["ESTABLISHED"] == 60
     assert found["TIME-WAIT"] == 12 and found["SYN-SENT"] == 7 and found["half-open"] == 0
     # Rates are shown with three digits or so.
-    assert found["SYNs"] * window_s == pytest.approx(49, abs=window_s) and found["new"] * window_s == pytest.approx(42, abs=window_s)
+    assert found["SYNs"] * window_s == pytest.approx(49, abs=window_s) and found["new"] * window_s == pytest.approx(
+        42, abs=window_s
+    )
     assert found["packets"] * window_s == pytest.approx(len(everything), abs=window_s)
     at = next(number for number, line in enumerate(lines) if line.startswith("by connections"))
     rows = [line.split() for line in lines[at + 1 :]]
@@ -74,11 +79,16 @@ def test_the_folder_of_a_run(cable, tmp_path):
     """What a sidecar has written so far, after its last roll."""
     left, right = cable
     rows = tmp_path / "rows"
-    with sidecar(right, tmp_path, "vb", "-o", rows, "--roll", "1s", "--by", "service", "--by", "client") as (process, _):
+    with sidecar(right, tmp_path, "vb", "-o", rows, "--roll", "1s", "--by", "service", "--by", "client") as (
+        process,
+        _,
+    ):
         send(left, "va", frames([Dialogue(a_port=20_000 + which, b_port=443).handshake() for which in range(30)]))
 
         def shown():
-            done = subprocess.run([sys.executable, "-m", "synfin", "top", rows], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", "synfin", "top", rows], capture_output=True, text=True, check=False
+            )
             return done.stdout if numbers(done.stdout).get("connections") == 30 else None
 
         text = until(shown, "the connections are not shown")
@@ -97,9 +107,15 @@ def test_an_idle_link(cable):
 
 def test_no_such_interface(cable):
     _, right = cable
-    process = right.popen([sys.executable, "-m", "synfin", "top", "vc"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = right.popen(
+        [sys.executable, "-m", "synfin", "top", "vc"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 2 and out == "" and err.startswith("synfin: 'vc' is neither a folder nor an interface; interfaces are lo, vb")
+    assert (
+        process.returncode == 2
+        and out == ""
+        and err.startswith("synfin: 'vc' is neither a folder nor an interface; interfaces are lo, vb")
+    )
 
 
 class TestFeed:

@@ -23,6 +23,7 @@ def test_what_cannot_be(run, folder, tmp_path):
         ([folder, "--window", "2h"], "the window is longer than nothing and at most 1h"),
         ([folder, "--window", "0"], "the window is longer than nothing"),
         ([folder, "--sort", "colour"], "Invalid value for '--sort'"),
+        (["s3://bucket/rows"], "synfin top reads a folder of this machine, no URL"),
         ([folder, "--speed", "3"], "No such option"),
     ]:
         done = run("top", *arguments)

@@ -29,8 +29,9 @@ def loaded(folder, keep_ns=300 * S):
     return history
 
 
-def asked(folder, table, what, window_s, end_ns, group=""):
-    """What DuckDB says of the rows of a window that ends at `end_ns`."""
+def asked(folder, table, what, window, group=""):
+    """What DuckDB says of the rows of a window, which is told as its seconds and its end."""
+    window_s, end_ns = window
     columns = [group, what] if group else [what]
     ends = "epoch_ns(interval_start) + interval_ns"
     query = f"""SELECT {", ".join(columns)} FROM read_parquet('{folder}/{table}/**/*.parquet')
@@ -39,7 +40,9 @@ def asked(folder, table, what, window_s, end_ns, group=""):
 
 
 def last_end(folder):
-    return duckdb.sql(f"SELECT max(epoch_ns(interval_start) + interval_ns) FROM '{folder}/intervals/*.parquet'").fetchall()[0][0]
+    return duckdb.sql(
+        f"SELECT max(epoch_ns(interval_start) + interval_ns) FROM '{folder}/intervals/*.parquet'"
+    ).fetchall()[0][0]
 
 
 @pytest.mark.parametrize("window_s", [1, 10, 60])
@@ -56,7 +59,7 @@ def test_all_connections(folder, window_s, back_s):
     assert of.span_ns == min(window_s * S, end_ns - first)
 
     def said(what):
-        return asked(folder, "intervals", what, window_s, end_ns).fetchall()[0][0]
+        return asked(folder, "intervals", what, (window_s, end_ns)).fetchall()[0][0]
 
     for name in GAUGES:
         assert of.now[name] == said(f"max(CASE WHEN @end THEN {name} END)"), name
@@ -75,7 +78,9 @@ def test_all_connections(folder, window_s, back_s):
 def test_a_folder_that_says_something(folder):
     """The comparison above is one of numbers that are there."""
     of = figures(loaded(folder), 300 * S)
-    assert all(of.rate[name] for name in ("packets", "syns", "completed", "refused", "closed_rst", "retransmitted_segments"))
+    assert all(
+        of.rate[name] for name in ("packets", "syns", "completed", "refused", "closed_rst", "retransmitted_segments")
+    )
     assert of.now["established"] and of.peak["time_wait_peak"] and all(of.worst[name] for name in ROUND_TRIPS)
     assert of.rate["capture_drops"] is None  # files do not say
 
@@ -95,7 +100,7 @@ def test_by_key(folder, table, window_s):
         else:
             what.append(f"sum({total}) / {of.span_ns / S}" if column.kind == "rate" else f"max({total})")
     key = KEYS[table]
-    said = asked(folder, table, ", ".join(what), window_s, of.end_ns, ", ".join(key)).fetchall()
+    said = asked(folder, table, ", ".join(what), (window_s, of.end_ns), ", ".join(key)).fetchall()
     expected = {row[: len(key)]: row[len(key) :] for row in said}
     assert {line.key for line in lines} == set(expected)
     for line in lines:
@@ -142,13 +147,28 @@ def test_an_interval_without_a_row_was_empty():
 
 def test_a_service_among_the_others_has_no_gauge():
     """It may be in their row just then; where there is no such row, it has none."""
-    one, two, rest = ({"server_ip": ip, "server_port": port} for ip, port in (("192.0.2.1", 80), ("192.0.2.2", 80), ("other", None)))
+    one, two, rest = (
+        {"server_ip": ip, "server_port": port} for ip, port in (("192.0.2.1", 80), ("192.0.2.2", 80), ("other", None))
+    )
     history = History(300 * S).with_rows("intervals", made("intervals", [(10, {}, {}), (11, {}, {})]))
-    rows = [(10, one, {"connections": 3, "syns": 1}), (10, two, {"connections": 5}), (11, two, {"connections": 7}), (11, rest, {"connections": 4})]
-    lines, other, _ = ranked(history.with_rows("services", made("services", rows)), "services", figures(history, 2 * S), "connections", 9)
+    rows = [
+        (10, one, {"connections": 3, "syns": 1}),
+        (10, two, {"connections": 5}),
+        (11, two, {"connections": 7}),
+        (11, rest, {"connections": 4}),
+    ]
+    lines, other, _ = ranked(
+        history.with_rows("services", made("services", rows)), "services", figures(history, 2 * S), "connections", 9
+    )
     assert [(line.key[0], line.values["connections"]) for line in lines] == [("192.0.2.2", 7), ("192.0.2.1", None)]
     assert other.values["connections"] == 4 and lines[1].values["syns"] == 0.5
-    lines, other, _ = ranked(history.with_rows("services", made("services", rows[:-1])), "services", figures(history, 2 * S), "connections", 9)
+    lines, other, _ = ranked(
+        history.with_rows("services", made("services", rows[:-1])),
+        "services",
+        figures(history, 2 * S),
+        "connections",
+        9,
+    )
     assert [line.values["connections"] for line in lines] == [7, 0] and other is None
     assert ranked(history, "clients", figures(history, S), "failed", 9) == Ranking([])
 
@@ -157,7 +177,10 @@ def test_rows_of_the_tables_come_one_after_another():
     """Services are shown as of their own newest row, unless later ones were empty, or it is of an earlier run."""
     service = {"server_ip": "192.0.2.1", "server_port": 80}
     history = History(300 * S).with_rows("intervals", made("intervals", [(second, {}, {}) for second in range(10, 20)]))
-    history = history.with_rows("services", made("services", [(second, service, {"connections": second, "syns": 2}) for second in range(10, 18)]))
+    history = history.with_rows(
+        "services",
+        made("services", [(second, service, {"connections": second, "syns": 2}) for second in range(10, 18)]),
+    )
 
     def said(window_s, settled_ns=None):
         ranking = ranked(history, "services", figures(history, window_s * S, settled_ns), "syns", 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pyarrow as pa
@@ -74,7 +75,9 @@ def test_only_the_newest_is_read(folder, tmp_path):
     assert feed.notice == "" and rows["intervals"].num_rows >= 20
     one = tmp_path / "one" / "intervals"
     one.mkdir(parents=True)
-    pq.write_table(pq.read_table(next((folder / "intervals").glob("*.parquet"))), one / "part-00000.parquet", row_group_size=8)
+    pq.write_table(
+        pq.read_table(next((folder / "intervals").glob("*.parquet"))), one / "part-00000.parquet", row_group_size=8
+    )
     read = dict(Folder(str(tmp_path / "one"), KEYS, 20 * S).take())["intervals"]
     assert 20 <= read.num_rows <= 32  # whole row groups, from the end
 
@@ -91,7 +94,9 @@ def test_files_that_are_no_rows(folder, tmp_path):
     feed = Folder(str(rows), KEYS, 300 * S)
     feed.take()
     assert feed.notice == "part-00009.parquet could not be read"
-    pq.write_table(pa.table({"interval_start": ["soon"], "interval_ns": [1]}), rows / "intervals" / "part-00010.parquet")
+    pq.write_table(
+        pa.table({"interval_start": ["soon"], "interval_ns": [1]}), rows / "intervals" / "part-00010.parquet"
+    )
     assert shown(rows) == good
     pq.write_table(pa.table({"a": [1]}), rows / "intervals" / "part-00011.parquet")
     feed = Folder(str(rows), KEYS, 300 * S)
@@ -107,6 +112,16 @@ def test_what_is_gone(folder, tmp_path):
     assert len(feed.take()) == 3
     shutil.rmtree(rows)
     assert feed.take() == [] and feed.notice == ""
+
+
+def test_what_would_never_end(folder, tmp_path):
+    """A pipe that is called like a file of rows, and a folder in a circle."""
+    rows = tmp_path / "rows"
+    shutil.copytree(folder, rows)
+    good = shown(rows)
+    os.mkfifo(rows / "intervals" / "part-00009.parquet")
+    (rows / "intervals" / "zcircle").symlink_to(rows)
+    assert shown(rows) == good
 
 
 def test_no_output_folder(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,11 @@ from synfin.cli.options import Parsed, settings_options
 from synfin.errors import ConfigError
 from synfin.schema import BY
 from synfin.settings import NS_PER_S, parse_duration
+from synfin.stores import is_url
 from synfin.top.columns import KEY_COLUMNS
+
+if TYPE_CHECKING:
+    from synfin.top.screen import Feed
 
 #: The options of `synfin live` that say how to listen.
 _LISTENING = (
@@ -72,7 +76,7 @@ def top(sources: tuple[str, ...], once: bool, window: int, sort: str, **options:
     return 0
 
 
-def _feed(sources: tuple[str, ...], given: dict[str, Any], tables: tuple[str, ...], keep_ns: int) -> Any:
+def _feed(sources: tuple[str, ...], given: dict[str, Any], tables: tuple[str, ...], keep_ns: int) -> Feed:
     known = {name for _, name in socket.if_nameindex()} if hasattr(socket, "if_nameindex") else set()
     folders = [name for name in sources if name not in known and (os.path.isdir(name) or "/" in name)]
     if not folders:
@@ -85,6 +89,8 @@ def _feed(sources: tuple[str, ...], given: dict[str, Any], tables: tuple[str, ..
         return Interfaces(LiveConfig.of({**given, "interfaces": sources}))
     from synfin.top.folder import Folder
 
+    if is_url(folders[0]):
+        raise ConfigError("synfin top reads a folder of this machine, no URL")
     if len(sources) > 1:
         raise ConfigError("name one folder, or interfaces of one tap")
     if useless := sorted(set(given) - {"by"}):

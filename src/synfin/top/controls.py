@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from synfin.settings import NS_PER_S
 from synfin.top.columns import KEY_COLUMNS
 from synfin.top.history import History
+
+T = TypeVar("T")
 
 #: Lengths of the window between which a key changes.
 WINDOWS_NS = (NS_PER_S, 10 * NS_PER_S, 60 * NS_PER_S, 300 * NS_PER_S)
@@ -63,7 +65,7 @@ class Controls:
         return replace(self, sort=_next(_NAMES, self.sort, 1 if action == "right" else -1), upward=False)
 
 
-def _next(values, value, step):
+def _next(values: Sequence[T], value: T, step: int) -> T:
     return values[(values.index(value) + step) % len(values)]
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synfin.errors import ConfigError
+from synfin.sidecar.pruning import WRITING
 from synfin.top.history import ROOM, names, plain
 
 Rows = tuple[str, pa.Table]
@@ -49,7 +50,9 @@ class Folder:
         self._seen: set[str] = set()
         self._begun = False
         self.notice = ""
-        if not (self._path / "intervals").is_dir() and not (self._path / ".writing").is_dir():
+        if not any(os.path.isdir(self._path / name) for name in ("intervals", WRITING)):
+            if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+                raise ConfigError(f"cannot read {path}: permission denied")
             raise ConfigError(
                 f"{path} holds no interval table; name the folder that `synfin live -o FOLDER` or `synfin track -o FOLDER` writes"
             )
@@ -60,7 +63,11 @@ class Folder:
         A file that appears while this goes on is read at the second call that finds it: the tables' files of one roll get
         their names one after another.
         """
-        listed = {table: list(self._new(table)) for table in self._tables}
+        try:
+            listed = {table: list(self._new(table)) for table in self._tables}
+        except OSError as error:
+            self.notice = f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}"
+            return []
         seen, self._seen = self._seen, {path for files in listed.values() for path in files}
         if self._begun:
             listed = {table: [path for path in files if path in seen] for table, files in listed.items()}
@@ -124,5 +131,5 @@ def _files(place: str) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files(entry.path)
-        elif entry.name.endswith(".parquet"):
+        elif entry.name.endswith(".parquet") and entry.is_file():
             yield entry.path

@@ -129,6 +129,5 @@ def _newest(rows: pa.Table, keep_ns: int) -> pa.Table:
     if rows.num_rows == 0:  # one interval alone has more than there is room for
         return rows
     newest = pc.max(rows["end"]).as_py()
-    if pc.min(rows["start"]).as_py() < newest - keep_ns:
-        rows = rows.filter(pc.greater_equal(rows["start"], newest - keep_ns))
+    rows = rows.slice(pc.sum(pc.less(rows["start"], newest - keep_ns)).as_py())
     return rows.combine_chunks() if rows["start"].num_chunks > _MANY_CHUNKS else rows

@@ -69,7 +69,9 @@ class Interfaces:
         self._rows: deque[tuple[str, pa.Table]] = deque()
         self._error: BaseException | None = None
         self._closing = False
-        self.fd, self._told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.fd, self._told = os.pipe()
+        for end in (self.fd, self._told):
+            os.set_blocking(end, False)
         self._thread = threading.Thread(target=self._pump, name="synfin-top", daemon=True)
         self._thread.start()
 
@@ -119,7 +121,9 @@ class Interfaces:
                     self._rows.append((table, self._plain(table, block)))
                     self._tell()
             outcome = self._workers.outcome
-            self._error = outcome.error() if not outcome.complete else SynfinError("the interfaces gave no more packets")
+            self._error = (
+                outcome.error() if not outcome.complete else SynfinError("the interfaces gave no more packets")
+            )
         except _Closed:
             return
         except BaseException as error:

@@ -30,7 +30,6 @@ _DRAW_S = 0.5  # how often the numbers change: several tables' rows come each se
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: An interface is listened to for the window and so long, for rows that come late.
 _ALLOWANCE_S = 5.0
-_SMALLEST = (20, 4)
 
 
 class Feed(Protocol):
@@ -101,7 +100,8 @@ def show_once(feed: Feed, view: View, window_ns: int) -> None:
         select.select([feed.fd], [], [], left)
         view.take()
     if not view.span_ns:
-        raise SynfinError(f"{feed.name}: {'no packets came' if feed.fd is not None else 'no complete file of intervals yet'}")
+        nothing = "no packets came" if feed.fd is not None else "no complete file of intervals yet"
+        raise SynfinError(f"{feed.name}: {feed.notice or nothing}")
     console = _console()
     for line in view.lines(console.width, console.height, keys=False):
         if console.color_system is None:
@@ -140,9 +140,14 @@ class _Screen:
         self._suspended = False
         self._in = sys.stdin.fileno()
         self._console = _console()
+        self._live = Live(
+            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
 
     def __enter__(self) -> _Screen:
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._woken, self._wake = os.pipe()
+        for end in (self._woken, self._wake):
+            os.set_blocking(end, False)
         self._before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGWINCH, signal.SIGTSTP)}
         self._fd_before = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in self._before:
@@ -169,9 +174,6 @@ class _Screen:
 
     def _enter(self) -> None:
         tty.setcbreak(self._in)
-        self._live = Live(
-            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-        )
         self._live.start()
 
     def _leave(self) -> None:
@@ -185,8 +187,8 @@ class _Screen:
     def draw(self, lines: Callable[[int, int], list[Text]]) -> None:
         """Show what `lines` gives for the terminal's width and height."""
         size = os.get_terminal_size(sys.stdout.fileno())
-        self._console.size = width, height = max(size.columns, _SMALLEST[0]), max(size.lines, _SMALLEST[1])
-        self._live.update(Group(*lines(width, height)), refresh=True)
+        self._console.size = size.columns, size.lines
+        self._live.update(Group(*lines(size.columns, size.lines)), refresh=True)
 
     def wait(self, fd: int | None, seconds: float) -> Iterator[str]:
         """Wait for rows, keys, or a signal; gives what keys mean, and `draw` after a signal."""

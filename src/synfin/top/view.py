@@ -213,7 +213,9 @@ def _heads(controls: Controls, columns: list[Column], key_width: int, late: str)
     for at in (0, 1):
         line = Text(f"{cropped(said[at], key_width):{key_width}}", _HEAD)
         for column in columns:
-            line.append(" ", _HEAD).append(f"{column.heads[at]:>6}", f"{_HEAD} {_CHOSEN}" if column.name == controls.sort else _HEAD)
+            line.append(" ", _HEAD).append(
+                f"{column.heads[at]:>6}", f"{_HEAD} {_CHOSEN}" if column.name == controls.sort else _HEAD
+            )
         lines.append(line)
     return lines
 
@@ -227,7 +229,9 @@ def _row(line: Line, columns: list[Column], key_width: int) -> Text:
     text = Text().append(key, _FAINT if line.key[0] == OTHER else None)
     for column in columns:
         cell = _value(column, line.values[column.name])
-        text.append(" ").append_text(_number(cell, _CELL - 1, column.name in ("failed", "refused", "unanswered", "resets")))
+        text.append(" ").append_text(
+            _number(cell, _CELL - 1, column.name in ("failed", "refused", "unanswered", "resets"))
+        )
     return text
 
 
@@ -306,4 +310,3 @@ def frame(
     for line in (shown := [*shown, *foot][:height]):
         line.truncate(width)
     return shown
-
