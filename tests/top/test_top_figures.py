@@ -243,8 +243,14 @@ class TestHistory:
             plain("intervals", pa.table({"interval_start": [1]}))
         with pytest.raises(ConfigError, match="lack the column server_port"):
             plain("services", pa.table({"interval_start": [1], "interval_ns": [1], "server_ip": ["::"]}))
-        with pytest.raises(pa.ArrowInvalid):
-            plain("intervals", pa.table({"interval_start": [2**63 - 1], "interval_ns": [1]}))
+        for start, length in ((2**63 - 1, 1), (-(2**63), 1), (2**62, 1), (0, -1), (None, 1), (0, None)):
+            with pytest.raises(pa.ArrowInvalid):
+                plain(
+                    "intervals",
+                    pa.table(
+                        {"interval_start": pa.array([start], "int64"), "interval_ns": pa.array([length], "int64")}
+                    ),
+                )
 
     def test_columns_that_were_not_written(self):
         """A folder may hold some columns only: the others are not known."""

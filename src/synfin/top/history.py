@@ -14,6 +14,7 @@ from synfin.top.columns import KEY_COLUMNS
 
 #: Rows of one table that are kept: of more keys than this leaves room for, the window becomes shorter.
 ROOM = 500_000
+_FAR_NS = 1 << 62  # before 1823, after 2116
 _MANY_CHUNKS = 64  # beyond so many, small pieces become one
 
 
@@ -60,13 +61,24 @@ def plain(table: str, rows: pa.Table | pa.RecordBatch) -> pa.Table:
     start = rows.column(exact)
     if pa.types.is_timestamp(start.type):
         start = start.cast(pa.timestamp("ns", start.type.tz))
-    columns = {"start": start.cast(pa.int64())}
-    columns["end"] = pc.add_checked(columns["start"], rows.column("interval_ns").cast(pa.int64()))
+    start, length = start.cast(pa.int64()), rows.column("interval_ns").cast(pa.int64())
+    columns = {"start": start, "end": pc.add_checked(start, length)}
+    _check_times(start, length, columns["end"])
     for name in numbers(table):
         columns[name] = rows.column(name).cast(pa.int64()) if name in there else pa.nulls(rows.num_rows, pa.int64())
     for name in key:
         columns[name] = rows.column(name).cast(pa.int64() if name == "server_port" else pa.string())
     return pa.table(columns)
+
+
+def _check_times(start: pa.Array, length: pa.Array, end: pa.Array) -> None:
+    # Files may come from anybody; what is computed from these three must be in range.
+    if end.null_count:
+        raise pa.ArrowInvalid("an interval without a time")
+    if len(end) and not (
+        -_FAR_NS < pc.min(start).as_py() and pc.max(end).as_py() < _FAR_NS and pc.min(length).as_py() > 0
+    ):
+        raise pa.ArrowInvalid("an interval at no time of this world")
 
 
 @dataclass(frozen=True)
