@@ -23,6 +23,7 @@ import docs_memory
 import docs_metrics
 import docs_recipes
 import docs_states
+import docs_top
 
 from synfin.cli.columns import type_name
 from synfin.schema import KEYS, SKIPS
@@ -78,6 +79,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "help-explain": lambda: console("explain", "--help"),
     "help-extract": lambda: console("extract", "--help"),
     "help-live": lambda: console("live", "--help"),
+    "help-top": lambda: console("top", "--help"),
     "help-verify": lambda: console("verify", "--help"),
     "help-columns": lambda: console("columns", "--help"),
     "help-completion": lambda: console("completion", "--help"),
@@ -113,6 +115,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "images" / name: docs_ladder.ladder(ROOT / "examples" / capture)
         for name, capture in docs_ladder.LADDERS.items()
     }
+    wanted[docs_top.PICTURE] = docs_top.picture()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         wanted[path] = rendered(path.read_text())
     wanted[docs_recipes.DOCUMENT] = docs_recipes.refreshed(wanted[docs_recipes.DOCUMENT])

@@ -61,6 +61,10 @@ def test_a_summary_loads_neither_arrow_nor_what_formats_need(tmp_path, capture, 
     assert modules >= TRACKING  # the other test looks for names that exist
 
 
+def test_the_help_of_top_loads_neither_arrow_nor_rich():
+    assert loaded("top", "--help") & {"pyarrow", "rich", "synfin.output.arrow", "synfin.sources.live", "synfin._core"} == set()
+
+
 def test_rows_load_arrow(tmp_path, capture):
     assert "pyarrow" in loaded("track", capture, "--head", 1)
     assert "pyarrow" in loaded("track", capture, "-o", tmp_path / "rows.csv")

@@ -27,9 +27,10 @@ MAY_USE = {
     "output": FACTS | {"stores", "output", "run", "_core.block"},
     "explain": FACTS | {"explain", "run", "output", "_core.probe", "_core.batch"},
     "api": FACTS | {"run", "output", "sidecar", "sources.captures", "sources.live", "sources.filter", "sources.window"},
+    "top": FACTS | {"top", "output", "sidecar", "_core.block"},
     "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
-    | {"cli", "api", "run", "sidecar", "stores", "output", "explain", "verify"}
+    | {"cli", "api", "run", "sidecar", "stores", "output", "explain", "top", "verify"}
     | {"sources.captures", "sources.filter", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
@@ -137,7 +138,7 @@ def test_pyarrow_is_known_to_outputs_and_faces_only():
     users = {
         module_of(path).split(".")[0] for path in SOURCES if any(n.split(".")[0] == "pyarrow" for n in used_by(path))
     }
-    assert users <= {"output", "explain", "api", "cli", "stores"}
+    assert users <= {"output", "explain", "api", "cli", "stores", "top"}
 
 
 def test_the_order_in_the_document_is_this_one():

@@ -118,10 +118,10 @@ def test_every_option_is_a_key():
 
 def given_by(arguments):
     """What a command line gives."""
-    from synfin.cli.live import _given
+    from synfin.cli.live import given_options
 
     with live.make_context("live", list(arguments)) as context:
-        return _given({k: v for k, v in context.params.items() if k not in ("interfaces", "file")})
+        return given_options({k: v for k, v in context.params.items() if k not in ("interfaces", "file")})
 
 
 def test_command_line_and_file_mean_the_same(file):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from synfin.cli.live import _given, live
+from synfin.cli.live import given_options, live
 from synfin.sidecar.config import LiveConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_what_a_manifest_runs_is_a_run(path):
     addresses = {f"$({each['name']})": "192.0.2.1" for each in container["env"]}
     options = [re.sub(r"\$\(\w+\)", lambda m: addresses[m[0]], option) for option in options]
     with live.make_context("live", [interface, *options]) as context:
-        config = LiveConfig.of(_given({k: v for k, v in context.params.items() if k not in ("interfaces", "file")}))
+        config = LiveConfig.of(given_options({k: v for k, v in context.params.items() if k not in ("interfaces", "file")}))
     assert command == "live" and config.metrics == ("192.0.2.1", 9108)
     assert config.filter == f"not port {config.metrics[1]}"
     assert config.out in [mount["mountPath"] for mount in container["volumeMounts"]]

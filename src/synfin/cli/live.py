@@ -6,7 +6,7 @@ import faulthandler
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,13 @@ def _type(name: str, option: Option) -> click.ParamType | None:
     return Parsed(name, kind.value) if kind.parse and kind is not NAMES else None
 
 
-def live_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for every field of LiveConfig that is one. Defaults are the configuration's: None is not given."""
+def live_options(command: Callable[..., Any], only: Collection[str] | None = None) -> Callable[..., Any]:
+    """Add an option for every field of LiveConfig that is one, or for some of them. Defaults are the configuration's: None
+    is not given.
+    """
     for each in reversed(fields(LiveConfig)):
         option = option_of(each)
-        if option is None:
+        if option is None or (only is not None and each.name not in only):
             continue
         names = option.names or (f"--{each.name.replace('_', '-')}",)
         if option.kind is FLAG:
@@ -66,7 +68,7 @@ def live(interfaces: tuple[str, ...], file: str | None, **options: Any) -> int:
 
     Times are those of the kernel's stamps, written like 75s, 2h4m or 500ms; on an idle link they go on.
     """
-    given = _given(options)
+    given = given_options(options)
     if interfaces:
         given["interfaces"] = interfaces
 
@@ -79,8 +81,8 @@ def live(interfaces: tuple[str, ...], file: str | None, **options: Any) -> int:
     return _Job(config, read if file else None).execute()
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    # What the command line says; what it leaves out is the file's.
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What the command line says, as LiveConfig takes it; what it leaves out is the file's, or the default."""
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in options.items() if source(name) is ParameterSource.COMMANDLINE}
     if "key" in given:

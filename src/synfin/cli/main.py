@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "Explain a connection, segment by segment.",
     "extract": "Write the packets of single connections to a capture.",
     "live": "Track network interfaces: rows, metrics and a summary.",
+    "top": "Watch states, rates, round trips and the worst services.",
     "track": "Track captures: rows and a summary.",
     "verify": "Compare the rows with tshark's and tcptrace's.",
 }
@@ -66,6 +67,7 @@ def cli() -> None:
     synfin track captures/ -o rows/               both tables as Parquet
     synfin track - -o - --format jsonl < x.pcap   rows as JSON Lines
     synfin live eth0 -o rows/                     the same from an interface, until Ctrl-C
+    synfin top eth0                               what happens now, on a terminal
     synfin explain capture.pcap --first 1         one connection, segment by segment
     synfin extract x.pcap --flow ID -o y.pcapng   its packets
     synfin verify capture.pcap                    the rows beside what tshark and tcptrace say
