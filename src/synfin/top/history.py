@@ -76,7 +76,7 @@ def _check_times(start: pa.Array, length: pa.Array, end: pa.Array) -> None:
     if end.null_count:
         raise pa.ArrowInvalid("an interval without a time")
     if len(end) and not (
-        -_FAR_NS < pc.min(start).as_py() and pc.max(end).as_py() < _FAR_NS and pc.min(length).as_py() > 0
+        pc.min(start).as_py() > -_FAR_NS and pc.max(end).as_py() < _FAR_NS and pc.min(length).as_py() > 0
     ):
         raise pa.ArrowInvalid("an interval at no time of this world")
 
