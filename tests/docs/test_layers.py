@@ -41,7 +41,7 @@ CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
     "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "table", "intervals", "parts", "keyed", "core", "ages", "by", "wide", "data", "machine", "copies",
     "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "usual", "quote", "sweep", "interim", "memory", "stages", "account", "batch",
-    "block", "snapshot", "route", "ranking", "merging", "tracker", "probe",
+    "block", "configure", "snapshot", "route", "ranking", "merging", "tracker", "probe",
 ]  # fmt: skip
 DECODING = {"linktype", "radio", "rare", "link", "ip", "icmp", "tunnel", "tcp", "checksum", "decode"}
 PACKET = {"bytes", "types", "declared"}

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 from synfin._core.sink cimport AddressBook, Sink
 
 cdef enum:
+    BLOCK_ROWS = 16384
     INTERVAL_BLOCK_ROWS = 4096
     MOST_SPARE = 16
 

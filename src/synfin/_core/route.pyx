@@ -18,7 +18,6 @@ from synfin._core.key cimport MIX_A, MIX_B, mix64
 from synfin._core.link cimport ET_IPV4, LINKTYPE_ETHERNET
 from synfin._core.types cimport *
 
-from synfin import schema
 
 cdef enum:
     SHARE_BYTES = SHARE_BATCHES * BATCH_PACKETS * 128    # headers of the usual size; a larger packet gets more
@@ -257,7 +256,7 @@ cdef class Router:
         cdef Stats* stats = self.stats_of_skips
         return {
             "packets": stats.packets,
-            "skips": skips_of(stats, schema.SKIPS),
+            "skips": skips_of(stats),
             "first_time_ns": stats.first_time if stats.packets else None,
             "last_time_ns": stats.last_time if stats.packets else None,
         }

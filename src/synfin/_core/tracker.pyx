@@ -1,49 +1,31 @@
 """The tracker: batches of packets in, blocks of finished rows out. The only place where the packet path drops the GIL."""
 
 cimport cython
-from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from synfin._core.account cimport histogram_of, new_histogram, peaks_of, quantiles_of, skips_of
-from synfin._core.arena cimport arena_bytes, arena_free, arena_reserve
+from synfin._core.account cimport gauges_of, histograms_of, memory_of, stats_of
 from synfin._core.batch cimport PacketBatch
-from synfin._core.block cimport INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
-from synfin._core.by cimport by_bytes, by_free, by_init, key_of_others
+from synfin._core.block cimport BLOCK_ROWS, INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
+from synfin._core.configure cimport bound, configure, free_core, watch_selection
 from synfin._core.core cimport *
-from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
+from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
 from synfin._core.interim cimport Interim, interim_reserve, interim_step
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
-from synfin._core.memory cimport (
-    ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, init_arenas, reserve, reserve_keys,
-)
+from synfin._core.memory cimport NO_MEMORY, RESERVED, reserve, reserve_keys
 from synfin._core.route cimport Round, Share
 from synfin._core.snapshot cimport live_record
-from synfin._core.stages cimport (
-    Stages, decode_batch, prefetch_first, track_batch,
-)
+from synfin._core.stages cimport Stages, decode_batch, prefetch_first, track_batch
 from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_clock, step_back, sweep
-from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
+from synfin._core.watch cimport Watch, watch_wants
 
-import os
-
-from synfin import schema, states
+from synfin import schema
 from synfin._core.merging import IntervalMerge
-from synfin.errors import ConfigError, SynfinError
-from synfin.settings import DUPLICATES, zeek_server_ports
+from synfin.errors import SynfinError
 
-#: What a cap takes, in the order in which it does (core.pxd).
-RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
-GAUGE_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1])
-BLOCK_ROWS = 16_384
 INTERIM_BLOCK_ROWS = 4_096
-#: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
-#: of input and for libraries that are loaded later, and rows on their way out: a row group, four blocks beside it,
-#: and what they are encoded to.
-INPUT_BYTES = 32 << 20
-ROWS_ON_THEIR_WAY = 2 * 122_880 + 3 * BLOCK_ROWS
-LEAST_BYTES = 16 << 20  # for connections
 #: Services, and clients, that a run follows at once in tables by key; what belongs to further ones counts as `other`.
 MOST_KEYS = 1 << 20
 PARTS_BYTES = 1 << 20
@@ -93,12 +75,7 @@ cdef class Tracker:
         self.interfaces = []
         self.flow_names, self.flow_kinds = asked_columns(schema.FLOWS, flow_columns)
         self.interval_names, self.interval_kinds = asked_columns(schema.INTERVALS, interval_columns)
-        self._configure(settings)
-        self._open_intervals(settings)
-        init_arenas(self.core)
-        self._open_keys(settings, most_keys // several)
-        if grow_table(&self.core.table, 4096) < 0:
-            raise MemoryError("no memory for a tracker")
+        configure(self.core, settings, self.flow_kinds, most_keys // several)
         self.pool = Pool()
         self._open_rows()
         self._open_interval_rows()
@@ -108,8 +85,8 @@ cdef class Tracker:
             if self.core.programs == NULL:
                 raise MemoryError("no memory for a filter")
         if selection is not None:
-            self._watch(selection)
-        self._bound(settings)
+            watch_selection(self.core, selection)
+        bound(self.core, settings)
         self.core.attended = self.core.capped or self.core.keyed or self.core.watch != NULL
         if several > 1 or self.core.keyed:
             self.core.parts.size = PARTS_BYTES
@@ -123,132 +100,13 @@ cdef class Tracker:
             )
 
     def __dealloc__(self):
-        cdef uint32_t i
         if self.core != NULL:
-            for arena in range(ARENAS):
-                arena_free(arena_by_number(self.core, arena))
-            free(self.core.table.slots)
-            firsts_free(&self.core.firsts)
-            free(self.core.intervals.slices)
-            if self.core.intervals.intervals != NULL:
-                for i in range(self.core.intervals.interval_mask + 1):
-                    free(self.core.intervals.intervals[i].rtt[0].buckets)
-                    free(self.core.intervals.intervals[i].rtt[1].buckets)
-            free(self.core.intervals.intervals)
-            for rtt in range(RTTS):
-                free(self.core.intervals.run_rtt[<int>rtt].histogram.buckets)
-            sink_close(&self.core.rows)
-            sink_close(&self.core.interval_rows)
-            free(self.core.parts.room)
-            for table in range(KEY_TABLES):
-                by_free(&self.core.by[<int>table])
-            if self.core.programs != NULL:
-                for i in range(65536):
-                    free(self.core.programs[i].steps)
-                free(self.core.programs)
-            if self.core.watch != NULL:
-                watch_free(self.core.watch)
-            free(self.core)
+            free_core(self.core)
         free(self.stages)
         if self.interims != NULL:
             sink_close(&self.interims.rows)
             free(self.interims.since)
             free(self.interims)
-
-    cdef int _configure(self, settings) except -1:
-        cdef Config* config = &self.core.config
-        cdef int64_t* timeout = config.timeout
-        cdef bytes machine = states.matrix()
-        cdef int port
-        timeout[PH_SYN] = settings.attempt_timeout
-        timeout[PH_SYNACK] = settings.half_open_timeout
-        timeout[PH_OPEN] = settings.idle_timeout
-        timeout[PH_ONE_SIDED] = settings.one_sided_timeout
-        timeout[PH_CLOSING] = settings.closing_timeout
-        timeout[PH_CLOSED] = settings.time_wait
-        timeout[PH_RESET] = settings.reset_linger
-        config.reorder = settings.reorder
-        config.key_vlan = "vlan" in settings.key
-        config.key_tunnel = "tunnel" in settings.key
-        config.verify_checksums = settings.checksum == "verify"
-        config.duplicates = DUPLICATES.index(settings.duplicates)
-        config.seed = int.from_bytes(os.urandom(8), "little")    # of the index only: rows do not depend on it
-        memcpy(config.machine, <const char*>machine, sizeof(config.machine))
-        for port in settings.server_ports:
-            config.server_ports[port >> 6] |= <uint64_t>1 << (port & 63)
-        for port in zeek_server_ports():
-            config.zeek_ports[port >> 6] |= <uint64_t>1 << (port & 63)
-        config.others = any(self.flow_kinds[COL_ZEEK_CONN_STATE:COL_WIRESHARK_INITIAL_RTT_NS + 1])
-        self.core.clock = NEVER
-        return 0
-
-    cdef int _bound(self, settings) except -1:
-        # Last, since what the process has by now is what it needs beside connections.
-        cdef Core* core = self.core
-        cdef int got, i
-        cdef int64_t outside = INPUT_BYTES, least
-        for i in range(COL_COUNT):
-            if core.rows.columns[i].values != NULL:
-                outside += ROWS_ON_THEIR_WAY * <int64_t>max(core.rows.columns[i].width, 1)
-        core.config.max_flows = core.cap = settings.max_flows or UINT32_MAX
-        core.capped = settings.max_flows is not None or settings.max_memory is not None
-        if settings.max_memory is not None:
-            core.budget.limit = settings.max_memory
-            core.budget.spare = settings.max_memory // 8 + outside
-        got = reserve(core)
-        if got == NO_MEMORY:
-            raise MemoryError("no memory for a tracker")
-        if got == OVER_LIMIT:
-            least = (core.budget.beside + outside + LEAST_BYTES) // 7 * 8
-            raise ConfigError(
-                f"max_memory leaves no room for connections: the program has {core.budget.beside >> 20} MiB by itself, "
-                f"and input and output of these columns may take {outside >> 20}; give at least {(least >> 20) + 1}M"
-            )
-        return 0
-
-    cdef int _open_intervals(self, settings) except -1:
-        cdef Intervals* iv = &self.core.intervals
-        cdef int i, shift = 10
-        cdef uint64_t slices = 64
-        iv.interval_ns = settings.interval
-        iv.slice_ns = settings.interval // SLICES
-        iv.next_slice = NEVER
-        iv.near_from = iv.near_to = NEVER
-        while (<int64_t>2 << shift) <= iv.slice_ns and shift < 27:
-            shift += 1
-        wheel_init(&self.core.wheel, shift)
-        while slices < <uint64_t>(settings.reorder // iv.slice_ns) + 2 * SLICES:
-            slices *= 2
-        iv.slice_mask = <uint32_t>(slices - 1)
-        iv.interval_mask = <uint32_t>(slices // 8 - 1)      # more intervals than slices // SLICES
-        iv.slices = <Slice*>calloc(slices, sizeof(Slice))
-        iv.intervals = <Interval*>calloc(iv.interval_mask + 1, sizeof(Interval))
-        if iv.slices == NULL or iv.intervals == NULL:
-            raise MemoryError("no memory for the interval table")
-        for i in range(RTTS):
-            iv.run_rtt[i].histogram.buckets = new_histogram()
-        for i in range(2):
-            for number in range(iv.interval_mask + 1):
-                iv.intervals[<uint32_t>number].rtt[i].buckets = new_histogram()
-        return 0
-
-    cdef int _open_keys(self, settings, uint32_t most) except -1:
-        cdef Intervals* iv = &self.core.intervals
-        cdef ByKey* by
-        cdef int table
-        self.core.told = NEVER
-        for table, name in enumerate(schema.BY):
-            if name not in settings.by:
-                continue
-            self.core.keyed = True
-            by = &self.core.by[table]
-            by_init(by, most)
-            by.interval_tallies = <uint32_t*>calloc(iv.interval_mask + 1, sizeof(uint32_t))
-            by.slice_changes = <uint32_t*>calloc(iv.slice_mask + 1, sizeof(uint32_t))
-            if by.interval_tallies == NULL or by.slice_changes == NULL or arena_reserve(&by.keys, 1) < 0:
-                raise MemoryError("no memory for the interval table by key")
-            key_of_others(by, table)
-        return 0
 
     cdef int _open_rows(self, Pool pool=None) except -1:
         sink_open(&self.core.rows, self.flow_names, self.flow_kinds, BLOCK_ROWS + 8, True, pool)
@@ -365,28 +223,6 @@ cdef class Tracker:
                 free(program.steps)
                 program.steps = NULL
                 raise SynfinError("the filter's program cannot be run: it is too long, jumps too far or has no end")
-        return 0
-
-    cdef int _watch(self, selection) except -1:
-        cdef Watch* watch = <Watch*>calloc(1, sizeof(Watch))
-        cdef WatchedEnd* side
-        cdef const uint8_t* address
-        cdef bytes packed
-        if watch == NULL:
-            raise MemoryError("no memory for a selection")
-        self.core.watch = watch
-        watch.by_flow_id = selection.flow_id is not None
-        watch.flow_id = selection.flow_id or 0
-        for i, asked in enumerate((selection.client, selection.server)):
-            if asked is None:
-                continue
-            packed, port = asked
-            address = packed
-            side = &watch.side[<int>i]
-            side.asked = True
-            side.ip_version = 4 if len(packed) == 4 else 6
-            memcpy(side.addr, address, min(len(packed), 16))
-            side.port = -1 if port is None else port
         return 0
 
     def selected(self):
@@ -572,18 +408,7 @@ cdef class Tracker:
 
     def memory(self):
         """Bytes held for connections, by part."""
-        cdef Core* core = self.core
-        names = (
-            "flows", "facts", "ages", "others", "kept_keys", "address_pairs", "extras", "wides", "troubles", "copies",
-            "copy_pairs", "helds", "vlans", "tunnels", "held_others",
-        )
-        parts = {name: arena_bytes(arena_by_number(core, i)) for i, name in enumerate(names)}
-        parts["index"] = (<uint64_t>core.table.mask + 1) * sizeof(Slot)
-        parts["firsts"] = firsts_bytes(&core.firsts)
-        for i, name in enumerate(schema.KEYS):
-            parts[name] = by_bytes(&core.by[i])
-        parts["interim"] = self.interims.room * <uint64_t>sizeof(int64_t)
-        return parts
+        return {**memory_of(self.core), "interim": self.interims.room * <uint64_t>sizeof(int64_t)}
 
     def gauges(self):
         """The interval table's gauges by name, as they stand after the last packet and `advance`.
@@ -591,13 +416,7 @@ cdef class Tracker:
         Unlike those of `stats`, which are of the end of the last slice that is settled, they hold what has come since
         then. Deadlines are met up to the input clock less the reorder allowance.
         """
-        cdef Intervals* iv = &self.core.intervals
-        cdef int64_t now[GAUGES]
-        cdef uint32_t i
-        memcpy(now, iv.gauges, sizeof(now))
-        for i in range(iv.slice_mask + 1):       # closed ones hold no change
-            add_changes(&iv.slices[i], now)
-        return {name: now[i] for i, name in enumerate(GAUGE_NAMES)}
+        return gauges_of(self.core)
 
     def histograms(self):
         """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.
@@ -606,47 +425,8 @@ cdef class Tracker:
         are. Each is a dict: `count`; `sum_ns`, exact; `buckets`, by the highest value (ns) of a bucket its samples,
         ascending, empty ones left out. Buckets are those of the interval table. A tracker keeps 30 KB for each.
         """
-        cdef int i
-        names = ("rtt_server", "rtt_client", "rtt_handshake")
-        return {name: histogram_of(&self.core.intervals.run_rtt[i]) for i, name in enumerate(names)}
+        return histograms_of(self.core)
 
     def stats(self):
         """What the run has come to, as plain numbers (see the summary)."""
-        cdef Core* core = self.core
-        cdef Stats* stats = &core.stats
-        cdef Intervals* iv = &core.intervals
-        cdef int i
-        known = core.clock != NEVER
-        count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
-        counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
-        return {
-            "packets": stats.packets + stats.skips[<int>VD_OUTSIDE_WINDOW],
-            "packets_in_records": stats.packets_in_records,
-            "records": stats.records,
-            "live": core.table.count,
-            "skips": skips_of(stats, schema.SKIPS),
-            "ip_bytes": stats.ip_bytes,
-            "first_time_ns": stats.first_time if stats.packets else None,
-            "last_time_ns": stats.last_time if stats.packets else None,
-            "clock_ns": core.clock if known else None,
-            "clock_steps": stats.steps,
-            "suspects": stats.suspects,
-            "icmp": {"errors": stats.icmp_errors, "rejected": stats.icmp_rejected},
-            "handshakes": _counted("handshake", stats.handshakes),
-            "closes": _counted("close", stats.closes),
-            "closers": _counted("side", stats.closers),
-            "end_reasons": _counted("end_reason", stats.end_reasons),
-            "evicted": {name: stats.evicted[i] for i, name in enumerate(RANK_NAMES) if stats.evicted[i]},
-            "cap": core.cap if core.capped else None,
-            "counts": counts,
-            "syn_resends": counts["syn_resends"],
-            "retransmitted_segments": counts["retransmitted_segments"],
-            "gauges": {name: iv.gauges[i] for i, name in enumerate(GAUGE_NAMES)},
-            **peaks_of(iv),
-            "rtt": {side: quantiles_of(&iv.run_rtt[i].histogram) for i, side in enumerate(("server", "client"))},
-            "memory": self.memory(),
-        }
-
-
-cdef dict _counted(str enum, int64_t* counts):
-    return {name: counts[code] for code, name in enumerate(schema.ENUMS[enum]) if counts[code]}
+        return {**stats_of(self.core), "memory": self.memory()}

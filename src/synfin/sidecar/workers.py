@@ -179,7 +179,6 @@ class LiveWorkers:
         tick: Callable[[], None] | None = None,
     ):
         self.settings = settings
-        self.source = self.tracker = self  # what `summarize` asks for
         self.files: list[str] = []
         self.interfaces = list(sources[0].interfaces)
         self.bytes_total = None
@@ -207,6 +206,13 @@ class LiveWorkers:
         self._running = len(sources)
         self._failure: SynfinError | None = None
         self._started = self._stopped = self._closed = False
+
+    @property
+    def source(self) -> LiveWorkers:
+        """Itself, for `summarize`. Kept as an attribute, it would keep all memory of the run until a search for circles."""
+        return self
+
+    tracker = source
 
     @property
     def interim_ns(self) -> int | None:
