@@ -138,7 +138,7 @@ def test_watchdog_starves_when_a_worker_hangs(cable, tmp_path):
     with faulty(left, right, tmp_path, "hangs", "--metrics", 9108, WATCHDOG_USEC="1000000") as (process, manager):
         for _ in range(3):
             manager.wait_for("WATCHDOG=1")
-        assert " 200 " in health().splitlines()[0]
+        until(lambda: " 200 " in health().splitlines()[0], "it passes for ill")
         process.send_signal(signal.SIGUSR1)
         until(lambda: " 503 " in health().splitlines()[0], "it passes for healthy")
         assert "worker 1 has not moved for " in health()

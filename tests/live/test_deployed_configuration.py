@@ -13,6 +13,7 @@ import pytest
 
 from synfin.settings import Settings
 from synfin.sidecar.config import RELOADABLE, LiveConfig, key_of
+from synfin.sidecar.snapshot import STUCK_SECONDS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 EXAMPLE = DEPLOY / "live.toml"
@@ -96,6 +97,20 @@ def test_its_exposure(unit):
     """systemd's measure, 0 to 10; what is left is packet sockets, CAP_NET_RAW, counters of the host and the endpoint."""
     code, said = analyze("security", "--offline=true", "--threshold=18", unit)
     assert code == 0, said
+
+
+def test_whatever_ends_a_run_badly_is_followed_by_another():
+    """systemd takes exit code 0, SIGHUP, SIGINT, SIGTERM and SIGPIPE for success (systemd.service(5)), and none of them ends a run
+    in test_crashes.py. How often is not limited: a capture that stands still is worse than one that stutters.
+    """
+    settings = dict(re.findall(r"(?m)^([A-Za-z]+)=(.*)$", UNIT.read_text()))
+    assert settings["Restart"] == "on-failure" and int(settings["RestartSec"]) > 0
+    assert settings["StartLimitIntervalSec"] == "0"
+    # The watchdog's signal is SIGABRT by default, and what it brings about counts as a failure; its messages come of the
+    # process itself. It waits longer than a worker must stand still, and than the look that finds it out.
+    others = ("SuccessExitStatus", "RestartPreventExitStatus", "WatchdogSignal", "NotifyAccess", "IgnoreSIGPIPE")
+    assert not settings.keys() & set(others)
+    assert int(settings["WatchdogSec"]) > STUCK_SECONDS + 2
 
 
 def test_it_gives_what_capture_needs_and_no_more():

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import random
+import re
+import signal
 import socket
 import struct
 
 import pytest
-from processes import end, sidecar, stored
+from processes import TIMEOUT, end, sidecar, stored, until
 
 from corpus import ROOT, needs_captures
 from dialogue import START, Dialogue, ethernet, write_pcap
@@ -124,6 +126,48 @@ MODES = {
     "tagged": ((), SNAPLEN, MTU),
     "tagged, workers": (("--workers", "3"), SNAPLEN, MTU),
 }
+
+
+def asked(namespace, path):
+    """What the endpoint answers."""
+    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(("127.0.0.1", 9108))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_more_than_the_ring_holds(cable, tmp_path):
+    """While the process stands still: what had no room is counted, and the next connection is tracked."""
+    left, right = cable
+    right.ip("link set lo up")
+    frames = made()
+    good = [p.data for port in GOOD for p in Dialogue(a_ip="192.0.2.1", a_port=port).handshake().close().packets]
+    how = ("--ring", 2, "--metrics", 9108, "--json", "-o", tmp_path / "rows")
+    with right.call(counting, "vb") as counter, sidecar(right, tmp_path, "vb", *how) as (process, _):
+        process.send_signal(signal.SIGSTOP)
+        hostile = [frame for _ in range(3) for frame in send(left, frames, MTU)[0]]
+        process.send_signal(signal.SIGCONT)
+
+        def told():
+            text = asked(right, "/metrics")
+            names = ("packets", "ring_dropped_packets", "ring_packets")
+            return [float(re.search(rf"^synfin_{name}_total\S* (\S+)$", text, re.MULTILINE)[1]) for name in names]
+
+        total = sum(map(reaches_sockets, hostile))
+        until(lambda: (seen := told())[0] + seen[1] == seen[2] == total, "packets that are nowhere")
+        sent = hostile + send(left, good, MTU)[0]
+        code, out, err = end(process)
+        seen, _ = struct.unpack("II", counter.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+    summary = json.loads(out)
+    capture, accounting = summary["capture"], summary["accounting"]
+    assert code == 0 and f"warning packets_dropped count={capture['ring_drops']} " in err
+    assert seen == capture["ring_packets"] == sum(map(reaches_sockets, sent))
+    assert capture["holds"] and accounting["holds"] and capture["ring_drops"] > 1000
+    tracked_or_skipped = sum(count for name, count in accounting.items() if name not in ("packets", "holds"))
+    assert seen == tracked_or_skipped + capture["ring_drops"]
+    rows = [row for row in stored(tmp_path / "rows", "flows") if row["client_ip"] == "192.0.2.1"]
+    assert sorted((row["client_port"], row["close"]) for row in rows) == [(port, "fin_4way") for port in GOOD]
 
 
 @pytest.mark.parametrize("mode", MODES)

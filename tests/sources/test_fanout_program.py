@@ -14,7 +14,7 @@ import libpcap
 import tunnels
 from dialogue import Dialogue, ethernet, ipv4, ipv6, tcp
 from synfin._core.probe import filtered
-from synfin.sources import fanout
+from synfin.sources import fanout_program as fanout
 from synfin.sources.assembler import EQUAL, INSTRUCTION, RETURN, RETURN_A, SET_A, Assembler
 
 pytestmark = libpcap.needs_libpcap
