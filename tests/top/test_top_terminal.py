@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -32,8 +33,9 @@ main(sys.argv[1:])
 class Pane:
     """A shell on a terminal of its own."""
 
-    def __init__(self, name, folder, width=80, height=24):
-        self._tmux = ["tmux", "-L", name, "-f", "/dev/null"]
+    def __init__(self, folder, width=80, height=24):
+        self._place = tempfile.TemporaryDirectory(prefix="synfin-")  # the name of a socket is short
+        self._tmux = ["tmux", "-S", f"{self._place.name}/tmux", "-f", "/dev/null"]
         self._modes = [folder / f"modes-{when}" for when in ("before", "after")]
         self._call(
             "new-session",
@@ -101,6 +103,7 @@ class Pane:
 
     def close(self):
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False, timeout=TIMEOUT_S)
+        self._place.cleanup()
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def pane(tmp_path):
     panes = []
 
     def make(*size):
-        panes.append(Pane(f"synfin-{os.getpid()}-{len(panes)}-{tmp_path.name}", tmp_path, *size))
+        panes.append(Pane(tmp_path, *size))
         return panes[-1]
 
     yield make
