@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 from live_truth import capture, lossy, onesided
@@ -16,7 +17,7 @@ from wire import RST, SYN
 from rows import compare
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
-LOSSES = (0.01, 0.1, 0.5)
+LOSSES = onesided.LOSSES
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,23 @@ def test_the_slow_tracker_agrees(frames, tmp_path, lost):
     assert 0 < len(left) < len(frames)
     capture.write(path, left)
     assert compare([path]) == []
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_lost_packets_are_told(frames, tmp_path, lost):
+    """What is missing, by the headers that are left; and a clean round trip is the one that the whole shows."""
+    left = capture.thinned(frames, lost)
+    whole, told = onesided.rows(tmp_path / "whole.pcap", frames), onesided.rows(tmp_path / "left.pcap", left)
+    sides = onesided.missing(told, left, frames)
+    assert [each.told for each in sides] == [each.defined for each in sides]
+    assert sum(each.told for each in sides) <= sum(each.exact for each in sides)
+    assert lost < 0.1 or any(each.told for each in sides)
+    qualities = Counter()
+    for ends, row in told.items():
+        for half in ("rtt_server", "rtt_client"):
+            qualities[row[f"{half}_quality"]] += 1
+            assert row[f"{half}_quality"] != "clean" or row[f"{half}_ns"] == whole[ends][f"{half}_ns"]
+    assert qualities["clean"] > 0 and (lost < 0.1 or qualities["none"] > 0 < qualities["ambiguous"])
 
 
 def test_gauges_of_a_capture(tmp_path):
