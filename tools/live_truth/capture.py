@@ -38,7 +38,8 @@ class LostPackets(Exception):
 
 @contextlib.contextmanager
 def recorded(namespace: Namespace, interface: str, path: Path) -> Iterator[None]:
-    """Record an interface for as long as the block lasts. Raises LostPackets at its end where some are missing."""
+    """Record an interface for as long as the block lasts. Raises NotAllowed where tcpdump does not run, LostPackets at the end
+    where some are missing."""
     command = [
         "tcpdump",
         "-n",
@@ -59,9 +60,11 @@ def recorded(namespace: Namespace, interface: str, path: Path) -> Iterator[None]
     except FileNotFoundError:
         raise NotAllowed("tcpdump not found") from None
     try:
+        said = []
         while "listening on" not in (line := process.stderr.readline()):
-            if not line:
-                raise LostPackets("tcpdump has ended")
+            if not line:  # in a user namespace it cannot give up its privileges, and does not run with them
+                raise NotAllowed(f"tcpdump: {' '.join(said).strip()}")
+            said.append(line)
         yield
         time.sleep(_SETTLE_S)
         process.send_signal(signal.SIGINT)
