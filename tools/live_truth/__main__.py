@@ -1,6 +1,6 @@
 """Hold synfin against kernels: ``python -m live_truth [--scale N] [--document FILE] [PART ...]``, with tools/ in PYTHONPATH.
 
-Needs root, or user namespaces. Exit status 1 if anything differs that has no name, 3 with one line of reason where network
+Needs root, or user namespaces for the parts without tcpdump. Exit status 1 if anything differs that has no name, 3 with one line of reason where network
 namespaces are not allowed. Nothing is left behind but what --document asks for: the measured tables, put into their places.
 """
 

@@ -38,30 +38,19 @@ class LostPackets(Exception):
 
 @contextlib.contextmanager
 def recorded(namespace: Namespace, interface: str, path: Path) -> Iterator[None]:
-    """Record an interface for as long as the block lasts. Raises LostPackets at its end where some are missing."""
-    command = [
-        "tcpdump",
-        "-n",
-        "-i",
-        interface,
-        "-s",
-        str(_SNAP),
-        "-B",
-        "131072",
-        "-Z",
-        "root",
-        "--time-stamp-precision=nano",
-        "-w",
-        str(path),
-    ]
+    """Record an interface for as long as the block lasts. Raises NotAllowed where tcpdump does not run, LostPackets at the end
+    where some are missing."""
+    # It ends by itself, should this process be killed.
+    limit = ["timeout", "1800"]
+    options = ["-n", "-s", str(_SNAP), "-B", "131072", "-Z", "root", "--time-stamp-precision=nano"]
+    command = [*limit, "tcpdump", "-i", interface, *options, "-w", str(path)]
+    process = namespace.popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        process = namespace.popen(command, stderr=subprocess.PIPE, text=True)
-    except FileNotFoundError:
-        raise NotAllowed("tcpdump not found") from None
-    try:
+        said = []
         while "listening on" not in (line := process.stderr.readline()):
-            if not line:
-                raise LostPackets("tcpdump has ended")
+            if not line:  # not installed; or a user namespace, in which it cannot give up its privileges
+                raise NotAllowed(" ".join(said).strip())
+            said.append(line)
         yield
         time.sleep(_SETTLE_S)
         process.send_signal(signal.SIGINT)
@@ -71,7 +60,7 @@ def recorded(namespace: Namespace, interface: str, path: Path) -> Iterator[None]
         if counts["dropped"] or counts["captured"] != counts["received"]:
             raise LostPackets(said.strip())
     finally:
-        process.kill()
+        process.terminate()  # `timeout` passes it on
         process.communicate()
 
 

@@ -20,6 +20,7 @@ from netns import Namespace
 from live_truth.kernel import CONNECTION_GAUGES, END_GAUGES
 
 _PATIENCE_S = 30.0
+_MOST_S = "1800"  # a run ends by itself, should this process be killed
 _SAMPLE = re.compile(r"(?m)^(synfin_\S+(?:\{.*\})?) (\S+)$")
 
 
@@ -34,7 +35,18 @@ class Sidecar:
         self.folder = folder
         self._port = port
         self._namespace = namespace
-        command = ["live", interface, "-o", str(folder), "--metrics", str(port), "--json", *options]
+        command = [
+            "live",
+            interface,
+            "-o",
+            str(folder),
+            "--metrics",
+            str(port),
+            "--json",
+            "--seconds",
+            _MOST_S,
+            *options,
+        ]
         self._process = namespace.popen(
             [sys.executable, "-m", "synfin", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ},
