@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cases import Case, generate
-from measuring import HERE, Row, machine, record
+from measuring import HERE, Row, machine, record, wait
 from peers import Peer, version_of
 
 sys.path.insert(0, str(HERE.parent / "tools"))
@@ -44,7 +44,7 @@ _RING_BYTES = 64 << 20
 
 class Program(NamedTuple):
     """A program that listens on `vb`: its command in a folder of its own, its version, and how many packets it says that it
-    saw, asked while it runs or read from what it printed and wrote.
+    saw, asked while it runs or read from what it printed and wrote. It ends by SIGINT, or by a command.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Program(NamedTuple):
     version: tuple[str, ...]
     saw: Callable[[Path, str], int]
     asked: Callable[[Path], str] | None = None
-    stop: signal.Signals = signal.SIGINT
+    stop: Callable[[Path], list[object]] | None = None
 
 
 def _synfin(folder: Path) -> list[object]:
@@ -62,6 +62,14 @@ def _synfin(folder: Path) -> list[object]:
 
 def _of_summary(folder: Path, text: str) -> int:
     return json.loads(text[text.index("{\n") :])["packets"]
+
+
+def _tcpdump(folder: Path, to: str | Path) -> list[object]:
+    return ["tcpdump", "-i", "vb", "-n", "-B", _RING_BYTES >> 10, "-Z", "root", "-w", to]
+
+
+def _of_tcpdump(folder: Path, text: str) -> int:
+    return int(re.search(r"(\d+) packets captured", text)[1])
 
 
 def _of_argus(folder: Path, text: str) -> int:
@@ -78,15 +86,17 @@ PROGRAMS = (
     Program("synfin", "rows with all default columns, interval table, summary; nothing written", _synfin, (), _of_summary),
     Program("synfin to Parquet", "the same, both tables written",
             lambda folder: [*_synfin(folder), "-o", folder / "rows"], (), _of_summary),
-    Program("tcpdump", "whole packets, copied into /dev/null; nothing is looked at",
-            lambda folder: ["tcpdump", "-i", "vb", "-n", "-B", _RING_BYTES >> 10, "-Z", "root", "-w", "/dev/null"],
-            ("tcpdump", "--version"), lambda folder, text: int(re.search(r"(\d+) packets captured", text)[1])),
+    Program("tcpdump", "whole packets, handed to /dev/null; nothing is looked at",
+            lambda folder: _tcpdump(folder, "/dev/null"), ("tcpdump", "--version"), _of_tcpdump),
+    Program("tcpdump to a file", "whole packets, kept",
+            lambda folder: _tcpdump(folder, folder / "kept.pcap"), ("tcpdump", "--version"), _of_tcpdump),
     Program("argus", "flows of both directions with states, losses and handshake times (-R), written to a file",
             lambda folder: ["argus", "-X", "-R", "-i", "vb", "-w", folder / "argus.out"], ("argus", "-h"), _of_argus),
     Program("softflowd", "flows of one direction, as NetFlow 9 to a port on the machine",
             lambda folder: ["softflowd", "-i", "vb", "-n", "127.0.0.1:9", "-v", "9", "-6", "-d", "-m", 2_000_000, "-B", _RING_BYTES,
                             "-p", folder / "pid", "-c", folder / "control"],
-            ("softflowd", "-h"), lambda folder, text: int(re.search(r"Packets processed: (\d+)", text)[1]), _ask_softflowd),
+            ("softflowd", "-h"), lambda folder, text: int(re.search(r"Packets processed: (\d+)", text)[1]), _ask_softflowd,
+            lambda folder: ["softflowctl", "-c", folder / "control", "shutdown"]),
 )  # fmt: skip
 
 
@@ -121,9 +131,13 @@ def one(program: Program, capture: Path, folder: Path, words: list[object]) -> R
                 said = json.loads(sender.communicate(timeout=_LIMIT_S)[0])
                 time.sleep(_DRAIN_S)
                 asked = program.asked(folder) if program.asked else ""
-                process.send_signal(program.stop)
-                _, _, usage = os.wait4(process.pid, 0)
-                process.returncode = 0
+                if program.stop:
+                    subprocess.run(program.stop(folder), check=True, capture_output=True)
+                else:
+                    process.send_signal(signal.SIGINT)
+                usage = wait(process, time.perf_counter() + _LIMIT_S)
+                if usage is None:
+                    raise RuntimeError(f"{program.name} did not end")
             finally:
                 if process.returncode is None:
                     process.kill()

@@ -49,7 +49,7 @@ def measure(command: Command, limit_s: float | None = None) -> Usage:
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        usage = _wait(process, None if limit_s is None else begin + limit_s)
+        usage = wait(process, None if limit_s is None else begin + limit_s)
         wall = time.perf_counter() - begin
         output.seek(0)
         text = output.read().decode(errors="replace")
@@ -60,7 +60,8 @@ def measure(command: Command, limit_s: float | None = None) -> Usage:
     return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
 
 
-def _wait(process: subprocess.Popen, until: float | None):
+def wait(process: subprocess.Popen, until: float | None):
+    """What a process took by its end; None, and it is killed, where that has not come `until` (of time.perf_counter)."""
     # os.wait4 tells what this one child took; it has no limit of time, so with one it is asked again and again.
     flags = 0 if until is None else os.WNOHANG
     while True:

@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600, help="how long (3600)")
     parser.add_argument("--every", type=float, default=10, help="seconds between two samples (10)")
     parser.add_argument("--rate", type=float, default=30_000, help="packets a second, in the mean (30,000)")
-    parser.add_argument("--max-flows", type=int, default=200_000, help="records at once, at most (200,000)")
+    parser.add_argument("--max-flows", type=int, default=240_000, help="records at once, at most (240,000)")
     parser.add_argument(
         "--growth-kb", type=int, default=GROWTH_KB, help=f"fitted growth that is let pass ({GROWTH_KB:,})"
     )
