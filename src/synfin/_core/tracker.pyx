@@ -14,10 +14,13 @@ from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP, firsts_bytes, firsts_free
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
 from synfin._core.interim cimport Interim, interim_reserve, interim_step
+from synfin._core.keyed cimport BY_SERVICE
 from synfin._core.linktype cimport LK_UNKNOWN, first_layer
+from synfin._core.listed cimport Listed, Listing
 from synfin._core.memory cimport (
     ARENAS, NO_MEMORY, OVER_LIMIT, RESERVED, arena_by_number, init_arenas, reserve, reserve_keys,
 )
+from synfin._core.parts cimport ID_BYTES
 from synfin._core.route cimport Round, Share
 from synfin._core.snapshot cimport live_record
 from synfin._core.stages cimport (
@@ -27,6 +30,7 @@ from synfin._core.sweep cimport cut_intervals, finish_records, rows_full, start_
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free, watch_wants
 
 import os
+from ipaddress import ip_address
 
 from synfin import schema, states
 from synfin._core.merging import IntervalMerge
@@ -36,6 +40,7 @@ from synfin.settings import DUPLICATES, zeek_server_ports
 #: What a cap takes, in the order in which it does (core.pxd).
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 GAUGE_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1])
+COUNT_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1])
 BLOCK_ROWS = 16_384
 INTERIM_BLOCK_ROWS = 4_096
 #: With a limit on memory, what is left of it to input and output: an eighth for what is unpacked ahead, this for chunks
@@ -63,6 +68,7 @@ cdef class Tracker:
     several : how many trackers share the input. Of one of several, packets come in rounds (`work`) or from a ring of its
         own, and instead of rows of the interval table it tells its parts of them.
     most_keys : services, and clients, that tables by key follow apart at once; a tracker has its share of them.
+    services : (address, port) of servers whose figures `services` tells; no address twice in two spellings.
 
     Notes
     -----
@@ -79,10 +85,11 @@ cdef class Tracker:
     cdef bint finished
     cdef bint busy
     cdef object filter
+    cdef list listed         # services in the order of Core.listing; None where none is listed
     cdef object merge        # of its own parts, where tables by key are asked for and it is the only tracker
 
     def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None,
-                  int several=1, uint32_t most_keys=MOST_KEYS):
+                  int several=1, uint32_t most_keys=MOST_KEYS, services=()):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         self.interims = <Interim*>calloc(1, sizeof(Interim))
@@ -97,6 +104,7 @@ cdef class Tracker:
         self._open_intervals(settings)
         init_arenas(self.core)
         self._open_keys(settings, most_keys // several)
+        self._list(services)
         if grow_table(&self.core.table, 4096) < 0:
             raise MemoryError("no memory for a tracker")
         self.pool = Pool()
@@ -111,13 +119,13 @@ cdef class Tracker:
             self._watch(selection)
         self._bound(settings)
         self.core.attended = self.core.capped or self.core.keyed or self.core.watch != NULL
-        if several > 1 or self.core.keyed:
+        if several > 1 or settings.by:
             self.core.parts.size = PARTS_BYTES
             self.core.parts.room = <uint8_t*>malloc(PARTS_BYTES)
             if self.core.parts.room == NULL:
                 raise MemoryError("no memory for the interval table")
         self.core.sorted_parts = several > 1
-        if several == 1 and self.core.keyed:
+        if several == 1 and settings.by:
             self.merge = IntervalMerge(
                 1, settings.interval, interval_columns, settings.duplicates != "keep", True, settings.top
             )
@@ -142,6 +150,7 @@ cdef class Tracker:
             free(self.core.parts.room)
             for table in range(KEY_TABLES):
                 by_free(&self.core.by[<int>table])
+            free(self.core.listing.services)
             if self.core.programs != NULL:
                 for i in range(65536):
                     free(self.core.programs[i].steps)
@@ -248,6 +257,24 @@ cdef class Tracker:
             if by.interval_tallies == NULL or by.slice_changes == NULL or arena_reserve(&by.keys, 1) < 0:
                 raise MemoryError("no memory for the interval table by key")
             key_of_others(by, table)
+        return 0
+
+    cdef int _list(self, services) except -1:
+        cdef Listing* listing = &self.core.listing
+        cdef bytes id
+        cdef uint32_t i
+        ids = sorted((_id_of_service(address, port), (address, port)) for address, port in services)
+        if not ids:
+            return 0
+        listing.services = <Listed*>calloc(len(ids), sizeof(Listed))
+        if listing.services == NULL:
+            raise MemoryError("no memory for services")
+        for i in range(<uint32_t>len(ids)):
+            id = ids[i][0]
+            memcpy(listing.services[i].id, <const uint8_t*>id, ID_BYTES)
+        listing.count = <uint32_t>len(ids)
+        self.listed = [service for _, service in ids]
+        self.core.keyed = True
         return 0
 
     cdef int _open_rows(self, Pool pool=None) except -1:
@@ -599,6 +626,21 @@ cdef class Tracker:
             add_changes(&iv.slices[i], now)
         return {name: now[i] for i, name in enumerate(GAUGE_NAMES)}
 
+    def services(self):
+        """Of each listed service (address, port) its gauges, as of `gauges`, and counts, as of the interval table.
+
+        None where none is listed.
+        """
+        cdef const Listed* listed
+        if self.listed is None:
+            return None
+        told = {}
+        for i, service in enumerate(self.listed):
+            listed = &self.core.listing.services[<uint32_t>i]
+            told[service] = {name: listed.gauges[j] for j, name in enumerate(GAUGE_NAMES)}
+            told[service] |= {name: listed.counts[j] for j, name in enumerate(COUNT_NAMES) if name != "capture_drops"}
+        return told
+
     def histograms(self):
         """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.
 
@@ -617,8 +659,7 @@ cdef class Tracker:
         cdef Intervals* iv = &core.intervals
         cdef int i
         known = core.clock != NEVER
-        count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
-        counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
+        counts = {name: iv.run_counts[i] for i, name in enumerate(COUNT_NAMES)}
         return {
             "packets": stats.packets + stats.skips[<int>VD_OUTSIDE_WINDOW],
             "packets_in_records": stats.packets_in_records,
@@ -647,6 +688,11 @@ cdef class Tracker:
             "memory": self.memory(),
         }
 
+
+cdef bytes _id_of_service(str address, int port):
+    # As in a key's id (by.pxd).
+    packed = ip_address(address).packed
+    return bytes((BY_SERVICE + 1, 4 if len(packed) == 4 else 6)) + packed.ljust(16, b"\0") + port.to_bytes(2, "big")
 
 cdef dict _counted(str enum, int64_t* counts):
     return {name: counts[code] for code, name in enumerate(schema.ENUMS[enum]) if counts[code]}
