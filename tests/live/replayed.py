@@ -56,8 +56,8 @@ def worker(
     paths: Sequence[Path],
     number: int = 0,
     source: Tap | None = None,
-    *,
     settings: Settings | None = None,
+    *,
     services: Sequence[tuple[str, int]] = (),
 ) -> WorkerSnapshot:
     """The snapshot of a worker that has had these captures, to their end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,15 +10,15 @@ from talk import seen_twice, talk
 from test_worker_counts import attempts, crowd
 
 from dialogue import MS, SECOND, Dialogue, write_pcap
-from rows import slow
+from rows import figures_by_service
 from synfin import schema
 from synfin._core.tracker import Tracker
 from synfin.run import Run
 from synfin.settings import Settings
 from synfin.sources.captures import CaptureInput
 
-GAUGES = [column.name for column in schema.INTERVALS if column.group == "gauge" and not column.name.endswith("_peak")]
-COUNTS = [column.name for column in schema.INTERVALS if column.group == "count" and column.name != "capture_drops"]
+NAMES = [column.name for column in schema.INTERVALS if column.group in ("gauge", "count")]
+NAMES = [name for name in NAMES if not name.endswith("_peak") and name != "capture_drops"]
 NEVER_SEEN = ("192.0.2.77", 7)
 
 
@@ -32,27 +31,15 @@ def told(paths, settings: Settings, services) -> dict:
     return run.tracker.services()
 
 
-def expected(paths, settings: Settings) -> dict:
-    """The same by the slow tracker, of all services that there are."""
-    _, intervals, result = slow(paths, replace(settings, by=("service",), top=100_000))
-    found: dict[tuple, Counter] = {}
-    for row in result.keyed["services"]:
-        figures = found.setdefault((row["server_ip"], row["server_port"]), Counter())
-        figures.update({name: row[name] or 0 for name in COUNTS})
-        last = row["interval_start"] == intervals[-1]["interval_start"]
-        for name in GAUGES:
-            figures[name] = row[name] if last else 0
-    return found
-
-
 def check(paths, settings: Settings, seed: int = 0) -> dict:
-    truth = expected(paths, settings)
-    listed = [service for service in truth if random.Random(seed).random() < 0.7] + [NEVER_SEEN]
-    random.Random(seed).shuffle(listed)
+    truth = figures_by_service(paths, settings)
+    rnd = random.Random(seed)
+    listed = [service for service in truth if rnd.random() < 0.7] + [NEVER_SEEN]
+    rnd.shuffle(listed)
     ours = told(paths, settings, listed)
     assert set(ours) == set(listed)
     for service in listed:
-        assert ours[service] == {name: truth.get(service, {}).get(name, 0) for name in GAUGES + COUNTS}, service
+        assert ours[service] == {name: truth[service][name] for name in NAMES}, service
     return ours
 
 
