@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from dataclasses import replace
+
 from synfin import schema
 from synfin._core.tracker import Tracker
 from synfin.run import Run
@@ -85,6 +88,20 @@ def slow(paths, settings: Settings | None = None) -> tuple[list[dict], list[dict
 
     result = reference.track(reference.read([str(path) for path in paths]), settings or Settings())
     return result.flows, result.intervals, result
+
+
+def figures_by_service(paths, settings: Settings | None = None) -> dict[tuple[str, int], Counter]:
+    """By the slow tracker, of each service (address, port): its gauges at the end, and what was counted of it."""
+    _, intervals, result = slow(paths, replace(settings or Settings(), by=("service",), top=100_000))
+    found: dict[tuple[str, int], Counter] = defaultdict(Counter)
+    for row in result.keyed["services"]:
+        figures = found[row["server_ip"], row["server_port"]]
+        for column in schema.INTERVALS:
+            if column.group == "count" and column.name != "capture_drops":
+                figures[column.name] += row[column.name] or 0
+            elif column.group == "gauge" and not column.name.endswith("_peak"):
+                figures[column.name] = row[column.name] if row["interval_start"] == intervals[-1]["interval_start"] else 0
+    return found
 
 
 def order(row: dict) -> tuple:

@@ -39,7 +39,7 @@ MAY_USE = {
 #: The core's files in the order in which they may know each other: each only those before it.
 CORE_ORDER = [
     "bytes", "seq", "types", "arena", "wheel", "declared", "flow", "filter", "linktype", "radio", "rare", "link", "ip", "icmp",
-    "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "table", "intervals", "parts", "keyed", "core", "ages", "by", "wide", "data", "machine", "copies",
+    "tunnel", "tcp", "checksum", "decode", "key", "brief", "duplicates", "watch", "sink", "table", "intervals", "parts", "keyed", "listed", "core", "ages", "by", "wide", "data", "machine", "copies",
     "roundtrip", "opening", "closing", "zeek", "others", "border", "row", "record", "segment", "usual", "quote", "sweep", "interim", "memory", "stages", "account", "batch",
     "block", "configure", "snapshot", "route", "ranking", "merging", "tracker", "probe",
 ]  # fmt: skip

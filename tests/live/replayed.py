@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from synfin._core.tracker import Tracker
 from synfin.run import Run
 from synfin.settings import Settings
 from synfin.sidecar.snapshot import ServiceSnapshot, WorkerSnapshot, build_facts
@@ -45,11 +46,23 @@ def tap(name: str = "tap0", *, up: bool = True, clock: str = "software", softnet
     return Tap(losses, {name: clock}, {name: up})
 
 
+def run_of(paths: Sequence[Path], settings: Settings | None = None, services: Sequence[tuple[str, int]] = (), tick=None) -> Run:
+    """What tracks these captures; `services` are listed for metrics."""
+    run = Run(CaptureInput([str(path) for path in paths]), settings or Settings(), tick=tick)
+    run.tracker = Tracker(run.settings, services=services)
+    return run
+
+
 def worker(
-    paths: Sequence[Path], number: int = 0, source: Tap | None = None, settings: Settings | None = None
+    paths: Sequence[Path],
+    number: int = 0,
+    source: Tap | None = None,
+    settings: Settings | None = None,
+    *,
+    services: Sequence[tuple[str, int]] = (),
 ) -> WorkerSnapshot:
     """The snapshot of a worker that has had these captures, to their end."""
-    run = Run(CaptureInput([str(path) for path in paths]), settings or Settings())
+    run = run_of(paths, settings, services)
     for _ in run.blocks():
         pass
     return WorkerSnapshot.take(number, run.tracker, source or tap())

@@ -10,18 +10,16 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from asking import serving
-from replayed import service, tap
+from replayed import run_of, service, tap
 
-from synfin.run import Run
 from synfin.settings import Settings
 from synfin.sidecar.metrics import SynfinCollector
 from synfin.sidecar.snapshot import WorkerSnapshot
-from synfin.sources.captures import CaptureInput
 
 PATIENCE = 60.0  # seconds until the server has started, and until it has seen a change
 _CONFIG = """
@@ -35,25 +33,25 @@ scrape_configs:
 class Worker:
     """Tracks captures in a thread of its own and lays down a snapshot after each batch; waits after the first one.
 
-    `services` are figures to tell by service, (address, port); None where nobody counts by service.
+    `services`, (address, port), are listed for metrics.
     """
 
-    def __init__(self, paths: list[Path], settings: Settings | None = None, services: Mapping | None = None):
+    def __init__(self, paths: list[Path], settings: Settings | None = None, services: Sequence = ()):
         self.last: WorkerSnapshot | None = None
         self.services = services
         self.go_on = threading.Event()
         self._tap = tap(ring_packets=1000, ring_drops=3, interface_rx_dropped=5, softnet=2)
-        self._run = Run(CaptureInput([str(path) for path in paths]), settings or Settings(), tick=self._tick)
+        self._run = run_of(paths, settings, services, self._tick)
         self.thread = threading.Thread(target=self._track)
 
     def _tick(self) -> None:
-        self.last = WorkerSnapshot.take(0, self._run.tracker, self._tap, self.services)
+        self.last = WorkerSnapshot.take(0, self._run.tracker, self._tap)
         assert self.go_on.wait(2 * PATIENCE)
 
     def _track(self) -> None:
         for _ in self._run.blocks():
             pass
-        self.last = WorkerSnapshot.take(0, self._run.tracker, self._tap, self.services)
+        self.last = WorkerSnapshot.take(0, self._run.tracker, self._tap)
 
 
 class Prometheus:
@@ -127,7 +125,7 @@ def scraping(folder: Path, worker: Worker) -> Iterator[tuple[Prometheus, int]]:
     def snapshot():
         return service(worker.last, rows_written={"flows": 12}, files_written={"flows": 1})
 
-    with serving(SynfinCollector(snapshot, tuple(worker.services or ()))) as endpoint:
+    with serving(SynfinCollector(snapshot, worker.services)) as endpoint:
         prometheus = Prometheus(folder, endpoint.port)
         try:
             early = worker.last.stats["packets"]

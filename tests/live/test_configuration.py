@@ -51,6 +51,7 @@ roll-rows = 5000
 interim = 30
 keep = ["7d", "10G"]
 metrics = "0.0.0.0:9108"
+services = ["192.0.2.1:443", "[2001:DB8:0::1]:80"]
 log-format = "json"
 user = "nobody"
 json = true
@@ -80,6 +81,7 @@ def test_every_key_is_read(file):
     assert (config.seconds, config.workers, config.ring, config.block) == (2.5, 3, 128, 2048)
     assert (config.block_timeout, config.roll, config.interim) == (5_000_000, 60 * NS_PER_S, 30 * NS_PER_S)
     assert config.keep == (("ns", 7 * 86_400 * NS_PER_S), ("bytes", 10 << 30)) and config.metrics == ("0.0.0.0", 9108)
+    assert config.services == (("192.0.2.1", 443), ("2001:db8::1", 80))
     assert config.settings == Settings(
         attempt_timeout=10 * NS_PER_S, half_open_timeout=20 * NS_PER_S, idle_timeout=30 * NS_PER_S,
         one_sided_timeout=30 * NS_PER_S, closing_timeout=30 * NS_PER_S, reset_linger=5 * NS_PER_S, reorder=0,
@@ -130,6 +132,7 @@ def test_command_line_and_file_mean_the_same(file):
         "--metrics": ("[::1]:80", 'metrics = "[::1]:80"'), "--interim": ("5m", 'interim = "5m"'),
         "--key": ("vlan", 'key = "vlan"'), "--idle-timeout": ("30s", 'idle-timeout = "30s"'),
         "--columns": ("flow_id,close", 'columns = ["flow_id", "close"]'), "--snaplen": ("96", "snaplen = 96"),
+        "--services": ("[::1]:443", 'services = "[::1]:443"'),
         "--by": ("client", 'by = "client"'), "--top": ("7", "top = 7"),
         "--max-memory": ("1G", 'max-memory = "1G"'), "--server-ports": ("80", 'server-ports = "80"'),
     }  # fmt: skip
@@ -163,6 +166,11 @@ def test_command_line_comes_first(file):
         ("roll = 2.5", "roll: must be a duration such as 75s, 5m or 500ms, not 2.5"),
         ('keep = "10"', "keep: '10' is neither an age such as 7d nor a size such as 10G"),
         ('metrics = "eth0"', "metrics: 'eth0' is no port or HOST:PORT"),
+        ('services = ["eth0:80"]', "services: 'eth0:80' is no service; write it like 192.0.2.1:443"),
+        ('services = ["192.0.2.1"]', "services: '192.0.2.1' is no service"),
+        ('services = "192.0.2.256:80"', "services: '192.0.2.256:80' is no service"),
+        ('services = "192.0.2.1:65536"', "services: '192.0.2.1:65536' is no service"),
+        ('services = "[fe80::1%eth0]:80"', "services: '[fe80::1%eth0]:80' is no service"),
         ('idle-timeout = "0s"', "idle-timeout: idle_timeout must be longer than 0"),
         ('checksum = "maybe"', "checksum: checksum can be 'ignore' or 'verify', not 'maybe'"),
         ('by = "server"', "by: tables by key are by service or client, not by server"),
@@ -206,6 +214,13 @@ def test_what_a_reload_takes(file):
     assert config == dataclasses.replace(old, roll=60 * NS_PER_S, keep=new.keep)
     assert sorted(others) == ["settings", "workers"]
     assert {"roll", "roll_rows", "interim", "keep"} == RELOADABLE
+
+
+def test_services():
+    with pytest.raises(ConfigError, match=r"listed twice: 2001:db8::1 port 80"):
+        LiveConfig.of({"services": (("2001:db8::1", 80), ("192.0.2.1", 80), ("2001:db8::1", 80))})
+    with pytest.raises(ConfigError, match="at most 1000 services"):
+        LiveConfig(services=tuple(("192.0.2.1", port) for port in range(1001)))
 
 
 def test_caps_and_workers():

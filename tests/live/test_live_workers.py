@@ -11,7 +11,7 @@ from zlib import crc32
 import pytest
 
 from dialogue import Dialogue
-from rows import by_key, fast, rows_of
+from rows import by_key, fast, figures_by_service, rows_of
 from synfin._core.batch import PacketBatch
 from synfin.errors import SynfinError
 from synfin.settings import NS_PER_S, Settings
@@ -162,6 +162,20 @@ def test_tables_by_key_are_those_of_one_tracker(path, count):
     for row in tables["intervals"]:
         row["capture_drops"] = None
     assert {table: tables[table] for table in expected} == expected
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_listed_services_are_added_up_over_workers(count):
+    paths = sorted(EXAMPLES.glob("*.pcap*"))
+    packets, names = packets_of(paths)
+    services = [("10.20.0.80", 443), ("10.20.0.80", 7002), ("192.0.2.1", 80)]
+    _, run = tracked(deal(packets, names, count, seed=7), services=services)
+    truth = figures_by_service(paths)
+    for service in services:
+        figures = [worker.published.services[service] for worker in run.workers]
+        for name in figures[0]:
+            assert sum(each[name] for each in figures) == truth[service][name], (service, name)
+    assert count == 1 or sum(worker.published.services[services[0]]["syns"] > 0 for worker in run.workers) > 1
 
 
 def talk(count, client_port=20_000, start=1_700_000_000 * NS_PER_S, step=NS_PER_S // 10):

@@ -17,14 +17,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from replayed import EXAMPLES, Counted, service, tap, worker
 
-from rows import slow
+from rows import figures_by_service, slow
 from synfin import schema
 from synfin.settings import Settings
-from synfin.sidecar.metrics import BOUNDS, METRICS, SynfinCollector, view
+from synfin.sidecar.metrics import BOUNDS, METRICS, OUTCOME, SynfinCollector, service_name, view
 from synfin.sidecar.snapshot import STUCK_SECONDS, ServiceSnapshot, alive, ready
 
 DECLARED = [metric for metrics in METRICS.values() for metric in metrics]
-SERVICES = [("10.0.0.2", 443), ("2001:db8::1", 80)]
+SERVICES = [("10.20.0.80", 443), ("10.20.0.80", 7002), ("2001:db8::1", 80)]  # nobody talks to the last one
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f]*:")
 
 
@@ -48,9 +48,7 @@ def values_of(snapshot: ServiceSnapshot, services=()) -> dict[tuple, float]:
 @pytest.fixture(scope="module")
 def full() -> ServiceSnapshot:
     """A run that has a value for every metric."""
-    one = worker(EXAMPLES, settings=Settings(max_flows=100_000))
-    services = {("10.0.0.2", 443): {"established": 3, "syns": 7}, ("10.0.0.9", 80): {"syns": 1}}
-    one = dataclasses.replace(one, services=services)
+    one = worker(EXAMPLES, settings=Settings(max_flows=100_000), services=SERVICES)
     return service(one, rows_written={"flows": 3}, files_written={"flows": 1}, rows_lost={"intervals": 2})
 
 
@@ -192,15 +190,34 @@ def test_link_types_that_are_not_decoded_share_one_label_value(full):
 def test_only_listed_services_and_no_client_have_addresses(full):
     values = values_of(full, SERVICES)
     named = {key[key.index("service") + 1] for key in values if "service" in key}
-    assert named == {"10.0.0.2:443", "[2001:db8::1]:80"}
-    assert values["synfin_service_ends", "service", "10.0.0.2:443", "state", "ESTABLISHED"] == 3
-    assert values["synfin_service_syns_total", "service", "10.0.0.2:443"] == 7
-    assert values["synfin_service_syns_total", "service", "[2001:db8::1]:80"] == 0
+    assert named == {"10.20.0.80:443", "10.20.0.80:7002", "[2001:db8::1]:80"}
+    spelled = re.findall(r"[0-9a-f.:\[\]]*(?:\d+\.\d+\.\d+\.\d+|::)[0-9a-f.:\[\]]*", text_of(full, SERVICES))
+    assert set(spelled) == named, "of nobody else there is an address anywhere in the text"
     assert not ADDRESS.search(text_of(full))
     assert not any(key[0].startswith("synfin_service") for key in values_of(full))
     # Listed, and nobody counts by service: no values rather than zeros.
     nobody = service(dataclasses.replace(full.workers[0], services=None))
     assert not any(key[0].startswith("synfin_service") for key in values_of(nobody, SERVICES))
+
+
+def test_figures_of_listed_services(full):
+    """Those of the slow tracker's rows by service: gauges of the last interval, counts of all."""
+    values = values_of(full, SERVICES)
+    truth = figures_by_service(EXAMPLES)
+    for listed in SERVICES:
+        name, figures = service_name(listed), truth[listed]
+        for state in schema.STATES[2:]:
+            found = values["synfin_service_ends", "service", name, "state", state]
+            assert found == figures[state.lower().replace("-", "_")], (name, state)
+        for gauge in ("opening", "half_open", "half_closed"):
+            assert values[f"synfin_service_connections_{gauge}", "service", name] == figures[gauge]
+        assert values["synfin_service_connections", "service", name] == figures["connections"]
+        for count in ("syns", "packets", "ip_bytes"):
+            assert values[f"synfin_service_{count}_total", "service", name] == figures[count]
+        for outcome, count in OUTCOME.values.items():
+            assert values["synfin_service_attempts_total", "outcome", outcome, "service", name] == figures[count], outcome
+    assert values["synfin_service_syns_total", "service", "10.20.0.80:443"] == 43
+    assert values["synfin_service_connections", "service", "10.20.0.80:443"] == 9
 
 
 def test_what_is_not_known_is_absent():

@@ -11,7 +11,7 @@ import pytest
 from replayed import EXAMPLES
 from scraping import Prometheus, Worker, scraping
 
-from rows import slow
+from rows import figures_by_service, slow
 from synfin import schema
 from synfin.sidecar.metrics import METRICS
 
@@ -20,10 +20,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+SERVICES = [("10.20.0.80", 443), ("10.20.0.80", 7002)]
+
+
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory) -> Iterator[tuple[Prometheus, dict[str, float]]]:
     """The server when it has seen all examples tracked, and the packets that the first scrape found."""
-    with scraping(tmp_path_factory.mktemp("prometheus"), Worker(EXAMPLES)) as (prometheus, early):
+    with scraping(tmp_path_factory.mktemp("prometheus"), Worker(EXAMPLES, services=SERVICES)) as (prometheus, early):
         yield prometheus, {"early": early}
 
 
@@ -38,7 +41,7 @@ def test_the_target_is_up_and_every_type_is_as_declared(scraped):
     assert prometheus.number("up") == 1
     types = {one["metric"]: one["type"] for one in prometheus.ask("targets/metadata")}
     for metric in (metric for metrics in METRICS.values() for metric in metrics):
-        absent = metric.name.startswith("synfin_service_") or metric.name == "synfin_records_limit"
+        absent = metric.name == "synfin_records_limit"
         assert types.get(metric.name) == (None if absent else metric.kind), metric.name
 
 
@@ -78,6 +81,22 @@ def test_counters_and_their_growth(scraped, truth):
     assert prometheus.number('synfin_output_rows_total{table="flows"}') == 12
 
 
+def test_listed_services(scraped, truth):
+    prometheus, _ = scraped
+    figures = figures_by_service(EXAMPLES)
+    first, second = (figures[service] for service in SERVICES)
+    syns = prometheus.query("synfin_service_syns_total")
+    assert syns == {frozenset({("service", f"{ip}:{port}")}): figures[ip, port]["syns"] for ip, port in SERVICES}
+    ends = prometheus.query('synfin_service_ends{service="10.20.0.80:443"} > 0')
+    states = {state: first[state.lower().replace("-", "_")] for state in schema.STATES[2:]}
+    told = {dict(labels)["state"]: value for labels, value in ends.items()}
+    assert told == {state: count for state, count in states.items() if count} and told["TIME-WAIT"]
+    share = 'synfin_service_connections{service="10.20.0.80:443"} / on() synfin_connections'
+    assert prometheus.number(share) == first["connections"] / truth[1][-1]["connections"]
+    assert prometheus.number("sum(synfin_service_packets_total)") == first["packets"] + second["packets"] > 0
+    assert len(prometheus.query('count by (service) ({__name__=~"synfin_service_.*"})')) == len(SERVICES)
+
+
 def test_round_trips(scraped, truth):
     prometheus, _ = scraped
     sure = [row["rtt_server_ns"] / 1e9 for row in truth[0] if row["rtt_server_quality"] in ("clean", "matched")]
@@ -91,5 +110,5 @@ def test_labels_are_bounded(scraped):
     prometheus, _ = scraped
     known = {label.name for metrics in METRICS.values() for metric in metrics for label in metric.labels}
     build = {"version", "python", "implementation", "machine"}
-    assert set(prometheus.ask("labels")) <= known - {"service"} | build | {"__name__", "job", "instance", "le"}
+    assert set(prometheus.ask("labels")) <= known | build | {"__name__", "job", "instance", "le"}
     assert prometheus.number("scrape_samples_post_metric_relabeling") < 300

@@ -13,6 +13,8 @@ from test_worker_counts import EXAMPLES, attempts, crowd
 from dialogue import MS, SECOND, START, Dialogue, write_pcap
 from rows import by_key, fast, rows_of, slow
 from synfin import schema
+from synfin._core.batch import PacketBatch
+from synfin._core.tracker import Tracker
 from synfin.run import Run
 from synfin.settings import Settings
 from synfin.sources.captures import CaptureInput
@@ -179,6 +181,25 @@ def test_keys_beyond_the_bound_count_as_others(tmp_path):
     assert {row["client_ip"] for row in bounded["clients"][:51]} <= {*first, schema.OTHER}
     assert max(len(rows) for rows in by_start(bounded["clients"]).values()) <= 51
     assert bounded["services"] == whole["services"], "there is one only"
+
+
+def test_memory_follows_the_keys_that_live(tmp_path):
+    """Random clients and services come and go in waves, none twice: what the first ones took serves the others."""
+    tracker = Tracker(Settings(by=BOTH, attempt_timeout=SECOND, reorder=0, top=3), [], [])
+    frame, rnd, batch, taken = Dialogue().handshake().packets[0].data, random.Random(3), PacketBatch(), []
+    for wave in range(10):
+        for number in range(80):
+            batch.clear()
+            for at in range(250):
+                stamp = START + wave * 10 * SECOND + (250 * number + at) * 50_000
+                ends = b"\x0a" + rnd.randbytes(3) + b"\x0b" + rnd.randbytes(3)
+                batch.append(frame[:26] + ends + frame[34:], stamp, stamp, at + 1, 0, 0, 1, len(frame), 0)
+            while not tracker.feed(batch):
+                for table in ("flows", "intervals", "services", "clients"):
+                    tracker.take(table)
+        memory = tracker.memory()
+        taken.append(memory["services"] + memory["clients"])
+    assert taken[0] > 2 * 20_000 * 200 and taken[-1] == taken[2] < 1.5 * taken[0]
 
 
 def by_start(rows: list[dict]) -> dict[int, list[dict]]:

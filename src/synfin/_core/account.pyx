@@ -8,6 +8,7 @@ from synfin._core.arena cimport arena_bytes
 from synfin._core.by cimport by_bytes
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport firsts_bytes
+from synfin._core.listed cimport Listed
 from synfin._core.memory cimport arena_by_number
 
 from synfin import schema
@@ -15,6 +16,7 @@ from synfin import schema
 #: What a cap takes, in the order in which it does (core.pxd).
 RANK_NAMES = ("unanswered", "half_open", "lingering", "open")
 GAUGE_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYN_SENT:ICOL_MIDSTREAM + 1])
+COUNT_NAMES = tuple(column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1])
 
 
 cdef uint64_t* new_histogram() except NULL:
@@ -84,6 +86,17 @@ cdef dict gauges_of(Core* core):
     return {name: now[i] for i, name in enumerate(GAUGE_NAMES)}
 
 
+# Of each listed service, in the order of Core.listing, its gauges and counts.
+cdef dict listed_of(Core* core, list services):
+    cdef const Listed* listed
+    cdef dict told = {}
+    for i, service in enumerate(services):
+        listed = &core.listing.services[<uint32_t>i]
+        told[service] = {name: listed.gauges[j] for j, name in enumerate(GAUGE_NAMES)}
+        told[service] |= {name: listed.counts[j] for j, name in enumerate(COUNT_NAMES) if name != "capture_drops"}
+    return told
+
+
 cdef dict histograms_of(Core* core):
     cdef int i
     names = ("rtt_server", "rtt_client", "rtt_handshake")
@@ -99,8 +112,7 @@ cdef dict stats_of(Core* core):
     cdef Intervals* iv = &core.intervals
     cdef int i
     known = core.clock != NEVER
-    count_names = [column.name for column in schema.INTERVALS[ICOL_SYNS:ICOL_CAPTURE_DROPS + 1]]
-    counts = {name: iv.run_counts[i] for i, name in enumerate(count_names)}
+    counts = {name: iv.run_counts[i] for i, name in enumerate(COUNT_NAMES)}
     return {
         "packets": stats.packets + stats.skips[<int>VD_OUTSIDE_WINDOW],
         "packets_in_records": stats.packets_in_records,

@@ -1,13 +1,14 @@
 # Which service and which client a record is counted under (SPEC 5, `--by`): the present direction of the record says it.
 # After each packet of a record, and when it ends, what was counted of it since then goes to its keys, and the gauges of
-# its keys follow its face. A record that is turned round takes its gauges along; what was counted stays. Nothing of this
-# is done, and nothing kept, unless a table by key is asked for.
+# its keys follow its face. A record that is turned round takes its gauges along; what was counted stays. The same for a
+# service that is listed. Nothing of this is done, and nothing kept, unless a table by key is asked for, or services are.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 
 from synfin._core.arena cimport arena_bytes, arena_free, arena_init, arena_reserve
 from synfin._core.core cimport *
 from synfin._core.keyed cimport *
+from synfin._core.listed cimport Listed, find_listed, listed_face
 from synfin._core.parts cimport ID_ADDRESS, ID_PORT, parts_full
 from synfin._core.table cimport table_bytes, table_reserve
 
@@ -24,10 +25,9 @@ cdef inline Kept* kept_of(Core* core, uint32_t number) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------ a record's keys
 
-cdef inline uint32_t _key_of(Core* core, int table, uint32_t number) noexcept nogil:
+cdef inline void _id_of(Core* core, int table, uint32_t number, uint8_t* id) noexcept nogil:
     cdef const Flow* flow = flow_of(core, number)
     cdef int end = 1 - client_end(flow) if table == BY_SERVICE else client_end(flow)
-    cdef uint8_t id[ID_BYTES]
     memset(id, 0, ID_BYTES)
     id[0] = <uint8_t>(table + 1)
     id[ID_VERSION] = 6 if flow.marks & FM_IPV6 else 4
@@ -38,7 +38,15 @@ cdef inline uint32_t _key_of(Core* core, int table, uint32_t number) noexcept no
     if table == BY_SERVICE:
         id[ID_PORT] = <uint8_t>(flow.port[end] >> 8)
         id[ID_PORT + 1] = <uint8_t>flow.port[end]
-    return find_key(&core.by[table], id, core.config.seed)
+
+cdef inline void _follow_listed(Core* core, uint32_t number, uint32_t face, bint turned) noexcept nogil:
+    cdef Kept* kept = kept_of(core, number)
+    cdef uint8_t id[ID_BYTES]
+    listed_face(&core.listing, kept.listed, kept.face & FACE_BITS, -1)
+    if turned:
+        _id_of(core, BY_SERVICE, number, id)
+        kept.listed = find_listed(&core.listing, id)
+    listed_face(&core.listing, kept.listed, face & FACE_BITS, 1)
 
 # The record's gauges are those of its keys as it stands.
 cdef inline void _follow(Core* core, uint32_t number, int64_t effective) noexcept nogil:
@@ -46,11 +54,14 @@ cdef inline void _follow(Core* core, uint32_t number, int64_t effective) noexcep
     cdef const Flow* flow = flow_of(core, number)
     cdef uint32_t face = face_of(flow) | FACE_KEPT | (FACE_CLIENT_IS_1 if client_end(flow) else 0)
     cdef bint turned = (face ^ kept.face) & ~FACE_BITS != 0
+    cdef uint8_t id[ID_BYTES]
     cdef uint32_t key
     cdef ByKey* by
     cdef int table
     if face == kept.face:
         return
+    if core.listing.count:
+        _follow_listed(core, number, face, turned)
     for table in range(KEY_TABLES):
         by = &core.by[table]
         if not by.asked:
@@ -62,10 +73,18 @@ cdef inline void _follow(Core* core, uint32_t number, int64_t effective) noexcep
         if key:
             key_change(by, &core.intervals, key, effective, core.since, kept.face & FACE_BITS, 0)
             release_key(by, key)
-        kept.keys[table] = _key_of(core, table, number)
+        _id_of(core, table, number, id)
+        kept.keys[table] = find_key(by, id, core.config.seed)
         hold_key(by, kept.keys[table])
         key_change(by, &core.intervals, kept.keys[table], effective, core.since, 0, face & FACE_BITS)
     kept.face = face
+
+cdef inline void _count_listed(Listed* listed, uint32_t hand, uint32_t packets, uint32_t ip_bytes) noexcept nogil:
+    cdef int i
+    listed.counts[ICOL_PACKETS - ICOL_SYNS] += packets
+    listed.counts[ICOL_IP_BYTES - ICOL_SYNS] += ip_bytes
+    for i in range(COUNTS):
+        listed.counts[i] += (hand >> i) & 1
 
 # Counts under the record's keys what was counted of it since the last time, and a packet.
 cdef inline void _count(Core* core, uint32_t number, int64_t effective, uint32_t packets,
@@ -75,6 +94,8 @@ cdef inline void _count(Core* core, uint32_t number, int64_t effective, uint32_t
     cdef int64_t interval = floor_div(interval_slice_at(iv, effective), SLICES)
     cdef uint32_t tally, hand
     cdef int table, i
+    if kept.listed:
+        _count_listed(&core.listing.services[kept.listed - 1], iv.hand, packets, ip_bytes)
     for table in range(KEY_TABLES):
         if not core.by[table].asked:
             continue
@@ -105,13 +126,13 @@ cdef inline void by_end(Core* core, uint32_t number, int64_t effective) noexcept
     cdef int table
     if core.intervals.hand:
         _count(core, number, effective, 0, 0)
+    listed_face(&core.listing, kept.listed, kept.face & FACE_BITS, -1)
     for table in range(KEY_TABLES):
         if core.by[table].asked:
             key_change(&core.by[table], &core.intervals, kept.keys[table], effective, core.since,
                        kept.face & FACE_BITS, 0)
             release_key(&core.by[table], kept.keys[table])
-    kept.face = 0
-    memset(kept.keys, 0, sizeof(kept.keys))
+    memset(kept, 0, sizeof(Kept))
 
 # ------------------------------------------------------------------------------------------------ capture time goes on
 

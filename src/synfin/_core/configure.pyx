@@ -10,10 +10,14 @@ from synfin._core.block cimport BLOCK_ROWS, sink_close
 from synfin._core.by cimport by_free, by_init, key_of_others
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport firsts_free
+from synfin._core.keyed cimport BY_SERVICE
+from synfin._core.listed cimport Listed, Listing
 from synfin._core.memory cimport ARENAS, NO_MEMORY, OVER_LIMIT, arena_by_number, grow_table, init_arenas, reserve
+from synfin._core.parts cimport ID_BYTES
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free
 
 import os
+from ipaddress import ip_address
 
 from synfin import schema, states
 from synfin.errors import ConfigError
@@ -137,6 +141,31 @@ cdef int _open_keys(Core* core, settings, uint32_t most) except -1:
     return 0
 
 
+cdef bytes _id_of_service(str address, int port):
+    # As in a key's id (by.pxd).
+    packed = ip_address(address).packed
+    return bytes((BY_SERVICE + 1, 4 if len(packed) == 4 else 6)) + packed.ljust(16, b"\0") + port.to_bytes(2, "big")
+
+
+# Servers (address, port) of which the core counts apart. Returns them in its order, or None where there are none.
+cdef object list_services(Core* core, services):
+    cdef Listing* listing = &core.listing
+    cdef bytes id
+    cdef uint32_t i
+    ids = sorted((_id_of_service(address, port), (address, port)) for address, port in services)
+    if not ids:
+        return None
+    listing.services = <Listed*>calloc(len(ids), sizeof(Listed))
+    if listing.services == NULL:
+        raise MemoryError("no memory for services")
+    for i in range(<uint32_t>len(ids)):
+        id = ids[i][0]
+        memcpy(listing.services[i].id, <const uint8_t*>id, ID_BYTES)
+    listing.count = <uint32_t>len(ids)
+    core.keyed = True
+    return [service for _, service in ids]
+
+
 cdef int watch_selection(Core* core, selection) except -1:
     cdef Watch* watch = <Watch*>calloc(1, sizeof(Watch))
     cdef WatchedEnd* side
@@ -181,6 +210,7 @@ cdef void free_core(Core* core) noexcept:
     free(core.parts.room)
     for number in range(KEY_TABLES):
         by_free(&core.by[number])
+    free(core.listing.services)
     if core.programs != NULL:
         for i in range(65536):
             free(core.programs[i].steps)

@@ -12,6 +12,7 @@ from synfin._core.flow cimport *
 from synfin._core.intervals cimport *
 from synfin._core.key cimport NO_VLAN, Key, key_hash
 from synfin._core.keyed cimport KEY_TABLES, ByKey, Kept
+from synfin._core.listed cimport Listing
 from synfin._core.parts cimport Parts
 from synfin._core.sink cimport Sink
 from synfin._core.table cimport *
@@ -106,8 +107,9 @@ cdef struct Core:
     Arena ages               # likewise; empty unless `capped`
     bint capped              # a cap on records or on memory is set
     Arena kept               # likewise; empty unless `keyed`
-    bint keyed               # a table by key is asked for (by.pxd)
+    bint keyed               # a table by key is asked for, or services are listed (by.pxd)
     ByKey by[KEY_TABLES]
+    Listing listing
     int64_t since            # the first slice of the clock's present run
     int64_t told             # the interval whose parts by key are being told; NEVER: none is
     bint told_complete

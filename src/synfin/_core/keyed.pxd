@@ -60,6 +60,7 @@ cdef struct Change:
 # What a record is counted under, by its number.
 cdef struct Kept:
     uint32_t keys[KEY_TABLES]    # 0: the table was not asked for
+    uint32_t listed          # its service among those that are listed, 0: none (listed.pxd)
     uint32_t face            # as counted there, with FACE_* above it; 0: not yet
 
 cdef enum:
@@ -241,22 +242,22 @@ cdef inline void fill_course(const Keyed* keyed, Tally* tally, int64_t end) noex
             tally.course[peak][tally.filled] = keyed.gauges[peak_gauge(peak)]
         tally.filled += 1
 
-cdef inline void _add_face(Keyed* keyed, uint32_t face, int sign) noexcept nogil:
+cdef inline void add_face(int64_t* gauges, uint32_t face, int sign) noexcept nogil:
     cdef uint32_t first = face & 15, second = (face >> 4) & 15
     cdef int trait
     if first >= ST_SYN_SENT:
-        keyed.gauges[first - ST_SYN_SENT] += sign
+        gauges[first - ST_SYN_SENT] += sign
     if second >= ST_SYN_SENT:
-        keyed.gauges[second - ST_SYN_SENT] += sign
+        gauges[second - ST_SYN_SENT] += sign
     for trait in range(5):
-        keyed.gauges[G_CONNECTIONS + trait] += sign * <int>((face >> (8 + trait)) & 1)
+        gauges[G_CONNECTIONS + trait] += sign * <int>((face >> (8 + trait)) & 1)
 
 # A record of the key changed its face in the lowest open slice.
 cdef inline void shift_gauges(Keyed* keyed, Tally* tally, int64_t slice_number, uint32_t before,
                               uint32_t after) noexcept nogil:
     fill_course(keyed, tally, slice_number - tally.interval * SLICES)
-    _add_face(keyed, before, -1)
-    _add_face(keyed, after, 1)
+    add_face(keyed.gauges, before, -1)
+    add_face(keyed.gauges, after, 1)
 
 # A record of the key changed its face at effective time (0: it had, or has, none).
 cdef inline void key_change(ByKey* by, Intervals* iv, uint32_t number, int64_t effective, int64_t since, uint32_t before,

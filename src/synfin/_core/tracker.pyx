@@ -5,10 +5,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from synfin._core.account cimport gauges_of, histograms_of, memory_of, stats_of
+from synfin._core.account cimport gauges_of, histograms_of, listed_of, memory_of, stats_of
 from synfin._core.batch cimport PacketBatch
 from synfin._core.block cimport BLOCK_ROWS, INTERVAL_BLOCK_ROWS, Pool, asked_columns, sink_close, sink_open, sink_take
-from synfin._core.configure cimport bound, configure, free_core, watch_selection
+from synfin._core.configure cimport bound, configure, free_core, list_services, watch_selection
 from synfin._core.core cimport *
 from synfin._core.duplicates cimport DUP_KEEP
 from synfin._core.filter cimport Instruction, Program, filter_is_sound
@@ -45,6 +45,7 @@ cdef class Tracker:
     several : how many trackers share the input. Of one of several, packets come in rounds (`work`) or from a ring of its
         own, and instead of rows of the interval table it tells its parts of them.
     most_keys : services, and clients, that tables by key follow apart at once; a tracker has its share of them.
+    services : (address, port) of servers whose figures `services` tells; no address twice in two spellings.
 
     Notes
     -----
@@ -61,10 +62,11 @@ cdef class Tracker:
     cdef bint finished
     cdef bint busy
     cdef object filter
+    cdef object listed       # services in the order of Core.listing; None where none is listed
     cdef object merge        # of its own parts, where tables by key are asked for and it is the only tracker
 
     def __cinit__(self, settings, flow_columns=None, interval_columns=None, filter=None, selection=None,
-                  int several=1, uint32_t most_keys=MOST_KEYS):
+                  int several=1, uint32_t most_keys=MOST_KEYS, services=()):
         self.core = <Core*>calloc(1, sizeof(Core))
         self.stages = <Stages*>calloc(1, sizeof(Stages))
         self.interims = <Interim*>calloc(1, sizeof(Interim))
@@ -76,6 +78,7 @@ cdef class Tracker:
         self.flow_names, self.flow_kinds = asked_columns(schema.FLOWS, flow_columns)
         self.interval_names, self.interval_kinds = asked_columns(schema.INTERVALS, interval_columns)
         configure(self.core, settings, self.flow_kinds, most_keys // several)
+        self.listed = list_services(self.core, services)
         self.pool = Pool()
         self._open_rows()
         self._open_interval_rows()
@@ -88,13 +91,13 @@ cdef class Tracker:
             watch_selection(self.core, selection)
         bound(self.core, settings)
         self.core.attended = self.core.capped or self.core.keyed or self.core.watch != NULL
-        if several > 1 or self.core.keyed:
+        if several > 1 or settings.by:
             self.core.parts.size = PARTS_BYTES
             self.core.parts.room = <uint8_t*>malloc(PARTS_BYTES)
             if self.core.parts.room == NULL:
                 raise MemoryError("no memory for the interval table")
         self.core.sorted_parts = several > 1
-        if several == 1 and self.core.keyed:
+        if several == 1 and settings.by:
             self.merge = IntervalMerge(
                 1, settings.interval, interval_columns, settings.duplicates != "keep", True, settings.top
             )
@@ -417,6 +420,13 @@ cdef class Tracker:
         then. Deadlines are met up to the input clock less the reorder allowance.
         """
         return gauges_of(self.core)
+
+    def services(self):
+        """Of each listed service (address, port) its gauges, as of `gauges`, and counts, as of the interval table.
+
+        None where none is listed.
+        """
+        return None if self.listed is None else listed_of(self.core, self.listed)
 
     def histograms(self):
         """Round trips of the whole run so far: `rtt_server`, `rtt_client`, `rtt_handshake`.

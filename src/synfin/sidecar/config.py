@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synfin.settings import FROM_TEXT, NS_PER_S, Settings, parse_duration, parse
 
 FORMATS = ("arrow", "csv", "jsonl", "parquet")
 _LOOPBACK = "127.0.0.1"
+MOST_SERVICES = 1000  # listed for metrics: each has some twenty series
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,21 @@ def parse_address(text: str | int) -> tuple[str, int]:
     return match["v6"] or match["host"] or _LOOPBACK, int(match["port"])
 
 
+def parse_service(text: str) -> tuple[str, int]:
+    """Address and port of ``192.0.2.1:443`` or ``[2001:db8::1]:443``, the address as rows and metrics spell it.
+
+    Raises ConfigError.
+    """
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[\d.]+)):(?P<port>\d{1,5})", text)
+    try:
+        address = (IPv6Address if match["v6"] else IPv4Address)(match["v6"] or match["v4"]) if match else None
+    except ValueError:
+        address = None
+    if address is None or int(match["port"]) > 65535:
+        raise ConfigError(f"{text!r} is no service; write it like 192.0.2.1:443 or [2001:db8::1]:443")
+    return str(address), int(match["port"])
+
+
 def _key(given: str | list) -> tuple[str, ...]:
     parts = given if isinstance(given, list) else given.split(",")
     return tuple(filter(None, (str(part).strip() for part in parts)))
@@ -105,6 +122,7 @@ DURATION = Kind("a duration such as 75s, 5m or 500ms", (str, int), _duration)
 SIZE = Kind("a size such as 512M or 2G", (str, int), _size)
 KEEP = Kind("an age such as 7d or a size such as 10G", (str,), parse_keep)
 ADDRESS = Kind("a port or HOST:PORT", (str, int), parse_address)
+SERVICE = Kind("a service such as 192.0.2.1:443", (str,), parse_service)
 
 
 def number(least: int, most: int | None = None) -> Kind:
@@ -179,6 +197,7 @@ class LiveConfig:
     keep: tuple[tuple[str, int], ...] = _option((), KEEP, "Remove files from the folder that are older (7d) or the oldest beyond a size (10G); may be given once for each.  [default: keep all]", "AGE|SIZE", several=True, reloadable=True)
 
     metrics: tuple[str, int] | None = _option(None, ADDRESS, "Serve Prometheus metrics, /healthz and /readyz over HTTP.  [default host: 127.0.0.1]", "[HOST:]PORT")
+    services: tuple[tuple[str, int], ...] = _option((), SERVICE, "Also serve gauges and counters of this server's address and port alone; may be given several times.", "ADDRESS:PORT", several=True)
     log_format: str = _option("text", choice("text", "json"), "How standard error tells what happens while it runs; text tells only what is wrong.  [default: text]")
     user: str | None = _option(None, TEXT, "Go on as this user once the sockets are open.", "NAME")
     json: bool = _option(False, FLAG, "The summary as JSON.")
@@ -191,6 +210,10 @@ class LiveConfig:
             raise ConfigError("a cap on connections (--max-flows) must be at least the number of workers")
         if len({unit for unit, _ in self.keep}) != len(self.keep):
             raise ConfigError("--keep takes one age and one size")
+        if len(self.services) > MOST_SERVICES:
+            raise ConfigError(f"at most {MOST_SERVICES} services can have metrics of their own, not {len(self.services)}")
+        if twice := {service for service in self.services if self.services.count(service) > 1}:
+            raise ConfigError(f"a service is listed twice: {' port '.join(map(str, min(twice)))}")
 
     @classmethod
     def of(cls, given: Mapping[str, Any], file: str | Path | None = None) -> LiveConfig:

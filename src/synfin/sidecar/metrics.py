@@ -78,7 +78,7 @@ EVICTED = Label("kind", _same(("unanswered", "half_open", "lingering", "open")))
 SKIP = Label("reason", _same([*(name for name, _ in schema.SKIPS), "link_type"]))
 VERDICT = Label("verdict", {"accepted": "errors", "rejected": "rejected"})
 CLOCK = Label("source", _same(("hardware", "software")))
-TABLE = Label("table", _same(("flows", "intervals", "interim")))
+TABLE = Label("table", _same((*schema.TABLES, "interim")))
 INTERFACE, WORKER, SERVICE = Label("interface"), Label("worker"), Label("service")
 
 #: By section of docs/metrics.md.

@@ -123,8 +123,9 @@ class Service:
             self._make(make)
             flows, intervals = self._columns(flow_columns)
             self.workers = LiveWorkers(
-                inputs, config.settings, flow_columns=flows, interval_columns=intervals, tick=self._tick
-            )
+                inputs, config.settings, flow_columns=flows, interval_columns=intervals, services=config.services,
+                tick=self._tick,
+            )  # fmt: skip
         except BaseException:
             for each in inputs:
                 each.close()
@@ -144,6 +145,8 @@ class Service:
 
     def _check(self) -> None:
         config = self.config
+        if config.services and config.metrics is None:
+            raise ConfigError("--services is about metrics; add --metrics [HOST:]PORT")
         if not self._rolls and (useless := [name for name in ("interim", "keep") if getattr(config, name)]):
             raise ConfigError(f"--{useless[0]} is about the files of a local folder of Parquet; add -o FOLDER")
         if self._rolls and config.overwrite:
@@ -160,7 +163,7 @@ class Service:
         from synfin.sidecar.metrics import SynfinCollector
 
         host, port = self.config.metrics
-        return Endpoint(host, port, SynfinCollector(self.snapshot), self.health, self.ready, logs=self.logs)
+        return Endpoint(host, port, SynfinCollector(self.snapshot, self.config.services), self.health, self.ready, logs=self.logs)
 
     def _output_maker(self) -> Callable[[], None]:
         # What opens the output, with all code that it needs loaded.

@@ -37,7 +37,7 @@ class WorkerSnapshot:
     interface_up : by interface.
     clock_ns : the input clock (ns since 1970); None before the first packet.
     taken_monotonic : when, by `time.monotonic`.
-    services : gauges and counts of the interval table by listed service (address, port); None where none is listed.
+    services : `Tracker.services`.
     """
 
     worker: int
@@ -52,13 +52,7 @@ class WorkerSnapshot:
     services: Mapping[tuple[str, int], Mapping[str, int]] | None = None
 
     @classmethod
-    def take(
-        cls,
-        worker: int,
-        tracker: Tracker,
-        source: LiveInput,
-        services: Mapping[tuple[str, int], Mapping[str, int]] | None = None,
-    ) -> WorkerSnapshot:
+    def take(cls, worker: int, tracker: Tracker, source: LiveInput) -> WorkerSnapshot:
         """The worker as it stands. To be called by the thread that owns the tracker."""
         stats = tracker.stats()
         return cls(
@@ -71,7 +65,7 @@ class WorkerSnapshot:
             dict(source.interface_up),
             stats["clock_ns"],
             time.monotonic(),
-            services,
+            tracker.services(),
         )
 
 

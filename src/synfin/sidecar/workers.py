@@ -161,7 +161,7 @@ class LiveWorkers:
     Parameters
     ----------
     sources : one for each worker; they are closed by `close`.
-    settings, flow_columns, interval_columns : as for Tracker. A cap on connections is divided among the workers.
+    settings, flow_columns, interval_columns, services : as for Tracker. A cap on connections is divided among the workers.
     tick : called by `blocks` at least every quarter of a second.
 
     Attributes
@@ -176,6 +176,7 @@ class LiveWorkers:
         *,
         flow_columns: Sequence[str] | None = None,
         interval_columns: Sequence[str] | None = None,
+        services: Sequence[tuple[str, int]] = (),
         tick: Callable[[], None] | None = None,
     ):
         self.settings = settings
@@ -196,7 +197,8 @@ class LiveWorkers:
             self._merged = self._merge.stats()
             if settings.max_flows is not None:
                 share = replace(settings, max_flows=settings.max_flows // len(sources))
-        trackers = [Tracker(share, flow_columns, interval_columns, several=len(sources)) for _ in sources]
+        count = len(sources)
+        trackers = [Tracker(share, flow_columns, interval_columns, several=count, services=services) for _ in sources]
         self.workers = [
             Worker(number, source, tracker, interval_tables=tables, several=several, inbox=self._inbox)
             for number, (source, tracker) in enumerate(zip(sources, trackers, strict=True))
