@@ -4,7 +4,8 @@ Two namespaces and a cable; `send` sends short connections of the generator at a
 addresses; `synfin live` tracks them with a cap on records that is reached again and again, metrics, rolled Parquet of which the
 oldest is pruned, and interim rows. Its memory is read from /proc, its figures from its own metrics.
 
-Exit code 1 where memory grew, exceeded the bound, or the packets that were sent are not those that were told.
+Exit code 1 where memory grew or exceeded the bound, where the packets that were sent are not those that were told, or where the
+run ended otherwise than it should.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ GROWTH_KB = 4096
 WAVE_S = 120
 #: Of one pass; about 100,000 connections, cut off where they stand at its end.
 TRAFFIC = Case("soak", 1_000_000, 4_000, 50, payload="small", mix="churn")
+#: What must hold. Rows that the writer had no time for are told and judged by nobody: they depend on what else runs.
+JUDGED = ("flat", "bounded", "accounted", "ended_as_told")
 METRICS = {
     "records": "synfin_records", "table_bytes": "synfin_tracker_memory_bytes", "packets": "synfin_packets_total",
     "skipped": "synfin_skipped_packets_total", "ring_drops": "synfin_ring_dropped_packets_total",
@@ -190,7 +193,7 @@ def verdict(rows: list[Row], total: dict[str, int], growth_kb: int) -> dict[str,
         "flat": growth <= growth_kb,
         "bounded": found["rest_bytes"] <= CONSTANT_BYTES,
         "accounted": total["sent"] == total["received"] == total["packets"] + total["ring_drops"],
-        "complete": total["exit_code"] == 0 and total["rows_lost"] == 0,
+        "ended_as_told": total["exit_code"] == (1 if total["rows_lost"] else 0),
     }
 
 
@@ -251,7 +254,7 @@ def main() -> int:
         print(f"{name:>20}  {value:,}" if not isinstance(value, bool) else f"{name:>20}  {'yes' if value else 'NO'}")
     if arguments.record:
         keep(arguments, facts, rows, found)
-    return 0 if all(found[name] for name in ("flat", "bounded", "accounted", "complete")) else 1
+    return 0 if all(found[name] for name in JUDGED) else 1
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_growth_after_the_warm_up_is_judged(grows_kb, flat):
     found = soak.verdict(samples(grows_kb), TOTAL, 4096)
     assert abs(found["fitted_growth_kb"] - grows_kb) <= 1 and found["flat"] is flat
     assert abs(found["slope_kb_per_hour"] - grows_kb * 3600 / 2700) <= 1
-    assert found["bounded"] and found["accounted"] and found["complete"] and found["core_share"] == 0.1
+    assert found["bounded"] and found["accounted"] and found["ended_as_told"] and found["core_share"] == 0.1
 
 
 def test_the_peak_is_held_against_its_bound():
@@ -45,13 +45,13 @@ def test_the_peak_is_held_against_its_bound():
     [
         ({"packets": 989}, "accounted"),
         ({"received": 999}, "accounted"),
-        ({"exit_code": 1}, "complete"),
-        ({"rows_lost": 1}, "complete"),
+        ({"exit_code": 1}, "ended_as_told"),
+        ({"rows_lost": 1}, "ended_as_told"),
     ],
 )
 def test_what_was_sent_must_have_been_told(changed, wrong):
     found = soak.verdict(samples(0), TOTAL | changed, 4096)
-    assert not found[wrong] and sum(found[name] for name in ("flat", "bounded", "accounted", "complete")) == 3
+    assert not found[wrong] and sum(found[name] for name in soak.JUDGED) == 3
 
 
 @pytest.mark.slow

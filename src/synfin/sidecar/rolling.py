@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 #: What may wait to be written: four full blocks of the core, or so many small ones (a second's intervals).
 ROOM = 64
 _UNIT_ROWS = 1024
-#: Fewer rows than this are copied out of the memory of their block, which is that of 16,384 rows whatever it holds: what comes
-#: each second would else hold several times what it needs, until its row group is written.
-_SMALL_ROWS = 12_288
 #: Two tables may hold a row group at once (flows and interim rows): half of what a run on files takes for one.
 _PARQUET = partial(Parquet, group_rows=ROW_GROUP_ROWS // 2)
 #: So much must fit on a disk that had no room before rows go there again.
@@ -115,10 +112,13 @@ class Rolling:
     # ------------------------------------------------------------------ the caller's thread
 
     def write(self, table: str, block: Block, *, wait: bool = False) -> None:
-        """Hand on rows; those that find no room are dropped and counted in `rows_lost`, or wait for it."""
-        batch = self._layouts[table].batch(block)
-        if block.rows < _SMALL_ROWS:
-            batch = compact(batch)
+        """Hand on rows; those that find no room are dropped and counted in `rows_lost`, or wait for it.
+
+        They are copied out of the memory of their block. It is that of 16,384 rows whatever it holds, most blocks of a run hold
+        what came in a second, and rows wait long for their row group to be whole: blocks would pile up, and the most that
+        ever did would stay with the tracker, for the next ones.
+        """
+        batch = compact(self._layouts[table].batch(block))
         size = -(-block.rows // _UNIT_ROWS)
         if wait:
             self._encoder.put(self._add, table, batch, size=size)
