@@ -164,6 +164,17 @@ def test_an_eviction_takes_effect_at_the_input_clock(tap):
     assert [at[number]["opening"] for number in (0, 8, 9, 12, 13)] == [1, 1, 2, 2, 1]
 
 
+@pytest.mark.parametrize("early", [0, 1])
+def test_a_record_whose_deadline_has_passed_makes_room_by_its_end(tap, early):
+    """In the middle of an interval, and to the nanosecond: the deadline is met where the clock less the allowance is at it."""
+    first, second = _syn(0, START), _syn(1, START + 2 * SECOND)
+    third = _syn(2, START + 76 * SECOND - 2 * MS - early)
+    rows = tracked(tap, [first, second, third], max_flows=2, interval=60 * SECOND)
+    reasons = {row["client_port"]: row["end_reason"] for row in rows}
+    assert list(reasons.values()).count("end_of_input") == 2
+    assert ("attempt_timeout" in reasons.values(), "evicted" in reasons.values()) == (not early, bool(early))
+
+
 def test_time_wait_lasts_where_the_cap_took_the_record(tap):
     (d,) = one_after_another(closed)
     row = tracked(tap, [*d.packets, _syn(0, START + SECOND)], max_flows=1)[0]

@@ -132,12 +132,10 @@ def test_steps_of_the_clock(tmp_path, behind):
 
 
 def test_evictions(tmp_path):
-    """Several talks at once in one capture, at caps that they reach all the time."""
     for seed in range(40):
-        several = [talk(random.Random(1_000 * seed + number))[0] for number in range(6)]
-        packets = [packet for files in several for part in files for packet in part[:150]]
-        path = write_pcap(tmp_path / f"{seed}.cap", sorted(packets, key=lambda packet: packet.time_ns))
-        check([path], replace(talk(random.Random(seed))[1], by=BOTH, top=3, max_flows=1 + seed % 7), workers=(1,))
+        files, tracking = crowd(seed, 5)
+        paths = [write_pcap(tmp_path / f"{seed}-{number}.cap", part) for number, part in enumerate(files)]
+        check(paths, replace(tracking, by=BOTH, top=3, max_flows=1 + seed % 7), workers=(1,))
 
 
 @pytest.mark.parametrize("ipv6", [False, True])

@@ -103,7 +103,9 @@ cdef int _open_intervals(Core* core, settings) except -1:
     iv.slice_ns = settings.interval // SLICES
     iv.next_slice = NEVER
     iv.near_from = iv.near_to = NEVER
-    while (<int64_t>2 << shift) <= iv.slice_ns and shift < 27:
+    # At a cap every packet may meet deadlines: a bucket then holds few that are not due yet, whatever their number.
+    capped = settings.max_flows is not None or settings.max_memory is not None
+    while not capped and (<int64_t>2 << shift) <= iv.slice_ns and shift < 27:
         shift += 1
     wheel_init(&core.wheel, shift)
     while slices < <uint64_t>(settings.reorder // iv.slice_ns) + 2 * SLICES:

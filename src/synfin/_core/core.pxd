@@ -128,7 +128,7 @@ cdef struct Core:
     int64_t clock            # input clock: the highest that a packet brought
     Program* programs        # by link type; NULL: no filter
     Watch* watch             # NULL: nobody asks which packets went where
-    int64_t next_sweep       # no deadline and no slice's end lies before it
+    int64_t next_sweep       # when the sweep comes next: at a slice's end, as long as a late one shows in no row
 
 # One segment on its way through the record it belongs to.
 cdef struct Context:

@@ -268,8 +268,10 @@ cdef inline void track_segment(Core* core, const Segment* segment, const PacketR
             x.number = 0
             x.effective = fresh
     if x.number == 0:
-        if unlikely(core.table.count >= core.cap):
-            evict_record(core)
+        if unlikely(core.table.count + 1 >= core.cap):
+            core.next_sweep = NEVER      # when it is full, deadlines are met packet by packet: room may come of them
+            if core.table.count >= core.cap:
+                evict_record(core)
         count_segment(core, segment, fresh)
         begin_record(&x, key)
         return

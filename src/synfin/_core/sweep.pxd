@@ -158,7 +158,8 @@ cdef inline void skip_silence(Core* core, int64_t slice_number) noexcept nogil:
     if start > iv.next_slice:
         iv.next_slice = start
 
-# Settles everything before `until`: deadlines, slices, rows. Returns False when a sink is full.
+# Settles everything before `until`: deadlines, slices, rows; the next packet that moves the clock does so again where no
+# further record may live, else none for a while. Returns False when a sink is full.
 cdef inline bint sweep(Core* core, int64_t until) noexcept nogil:
     cdef Intervals* iv = &core.intervals
     cdef int64_t end
@@ -179,6 +180,8 @@ cdef inline bint sweep(Core* core, int64_t until) noexcept nogil:
     if not sweep_deadlines(core, until):
         return False
     core.next_sweep = end if end < until + SWEEP_NS else until + SWEEP_NS
+    if unlikely(core.table.count >= core.cap):
+        core.next_sweep = until + 1
     return True
 
 # ------------------------------------------------------------------------------------------------ clock
