@@ -84,6 +84,18 @@ def test_four_holes_are_kept(tap, isn):
     assert accounts(tap, d) == (90, 0, 0, 4, 0)
 
 
+@wrapped
+def test_two_holes_that_touch_are_one(tap, isn):
+    """An ACK without payload from beyond the highest byte opens a hole; one from further beyond makes it longer."""
+    d = opened(isn)
+    for number in range(4):
+        at(d, 20 * number, 20 * number + 10)
+    for beyond in (90, 95):
+        d.ack(d.a, seq=d.a.isn + 1 + beyond)
+    at(d, 10, 20)  # the lowest of four, not of five
+    assert accounts(tap, d)[:4] == (50, 0, 0, 1)
+
+
 def test_a_hole_split_in_its_middle_may_be_the_fifth(tap):
     d = opened()
     for number in range(5):

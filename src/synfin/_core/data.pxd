@@ -159,16 +159,19 @@ cdef inline void keep_highest_holes(EndTrouble* trouble, const Hole* holes, uint
     trouble.hole_count = count - dropped
     memmove(trouble.holes, holes + dropped, sizeof(Hole) * trouble.hole_count)
 
-# NXT rises to `start` over bytes that the tap has not seen.
+# NXT rises to `start` over bytes that the tap has not seen. Where the highest hole ends at NXT (an ACK without payload came from
+# beyond it), it grows: two that touch are one.
 cdef inline void open_hole(Context* x, uint32_t start) noexcept nogil:
     cdef EndTrouble* trouble = &trouble_of(x.core, x.facts).end[x.d]
     cdef Hole holes[MAX_HOLES + 1]
-    cdef uint32_t i
-    for i in range(trouble.hole_count):
+    cdef uint32_t i, count = trouble.hole_count
+    for i in range(count):
         holes[i] = trouble.holes[i]
-    holes[trouble.hole_count].low = x.flow.seq[x.d].nxt
-    holes[trouble.hole_count].high = start
-    keep_highest_holes(trouble, holes, trouble.hole_count + 1)
+    if count == 0 or holes[count - 1].high != x.flow.seq[x.d].nxt:
+        holes[count].low = x.flow.seq[x.d].nxt
+        count += 1
+    holes[count - 1].high = start
+    keep_highest_holes(trouble, holes, count)
     x.flow.seq[x.d].nxt = start
 
 # Nothing was seen from `start` up to where the account began: the lowest hole, and the first to be dropped.
