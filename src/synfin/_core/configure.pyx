@@ -17,7 +17,6 @@ from synfin._core.parts cimport ID_BYTES
 from synfin._core.watch cimport Watch, WatchedEnd, watch_free
 
 import os
-from ipaddress import ip_address
 
 from synfin import schema, states
 from synfin.errors import ConfigError
@@ -145,6 +144,8 @@ cdef int _open_keys(Core* core, settings, uint32_t most) except -1:
 
 cdef bytes _id_of_service(str address, int port):
     # As in a key's id (by.pxd).
+    from ipaddress import ip_address  # a run without services starts without it
+
     packed = ip_address(address).packed
     return bytes((BY_SERVICE + 1, 4 if len(packed) == 4 else 6)) + packed.ljust(16, b"\0") + port.to_bytes(2, "big")
 
