@@ -159,8 +159,8 @@ cdef inline void keep_highest_holes(EndTrouble* trouble, const Hole* holes, uint
     trouble.hole_count = count - dropped
     memmove(trouble.holes, holes + dropped, sizeof(Hole) * trouble.hole_count)
 
-# NXT rises to `start` over bytes that the tap has not seen. Where the highest hole ends at NXT (an ACK without payload came
-# from beyond it), it grows: two that touch are one.
+# NXT rises to `start` over bytes that the tap has not seen. Where the highest hole ends at NXT (an ACK without payload
+# came from beyond it), it grows: two that touch are one.
 cdef inline void open_hole(Context* x, uint32_t start) noexcept nogil:
     cdef EndTrouble* trouble = &trouble_of(x.core, x.facts).end[x.d]
     cdef Hole holes[MAX_HOLES + 1]
