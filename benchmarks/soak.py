@@ -32,13 +32,14 @@ sys.path.insert(0, str(HERE.parent / "tools"))
 from netns import Namespace, NotAllowed, become_root, veth
 
 #: What the process has beside ring and records, with all columns and interim rows to Parquet. A row of all columns takes 720
-#: bytes: the program with Arrow (100 MiB), up to 16 blocks of 16,384 rows on their way or kept for the next (190), two row
-#: groups of 61,440 rows (90), what waits to be written (45), the encoders of three files and what allocators keep.
-CONSTANT_BYTES = 512 << 20
+#: bytes: the program with Arrow (100 MiB), up to 8 blocks of 16,384 rows on their way (95), two row groups of 61,440 rows (90), what
+#: waits to be written (45), and the encoders of three files with what allocators keep (some 100).
+CONSTANT_BYTES = 448 << 20
 RING_MIB = 64
 PORT = 9470
-#: Fitted growth over the last three quarters of a run.
-GROWTH_KB = 4096
+#: Fitted growth over the last three quarters of a run. Row groups that fill and go move a sample by 50 MiB, and the fit by a few; two
+#: bytes for each connection of an hour are 25 MiB.
+GROWTH_KB = 16 << 10
 #: The rate swings by half in this time, so that the cap is reached in the first half and timeouts end records in the other.
 WAVE_S = 120
 #: Of one pass; about 100,000 connections, cut off where they stand at its end.
