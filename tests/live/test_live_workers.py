@@ -153,7 +153,7 @@ def test_rows_are_those_of_one_tracker(path, count):
 
 
 @pytest.mark.parametrize("path", captures(), ids=lambda path: path.name)
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2)), 5])
 def test_tables_by_key_are_those_of_one_tracker(path, count):
     settings = Settings(interval=NS_PER_S // 5, by=("service", "client"), top=3)
     expected = by_key([path], settings)

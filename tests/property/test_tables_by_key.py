@@ -53,9 +53,9 @@ def sums(rows: list[dict]) -> dict[tuple, dict[str, int | None]]:
 
 
 @pytest.mark.parametrize("duplicates", ["keep", "count", "drop"])
-@pytest.mark.parametrize("start", [0, *(pytest.param(start, marks=pytest.mark.slow) for start in range(30, 300, 30))])
+@pytest.mark.parametrize("start", [0, *(pytest.param(start, marks=pytest.mark.slow) for start in range(10, 300, 10))])
 def test_random_talk(tmp_path, start, duplicates):
-    for seed in range(start, start + 30):
+    for seed in range(start, start + 10):
         files, tracking = crowd(seed, 4)
         if duplicates != "keep":
             files = seen_twice(files, seed)
@@ -65,7 +65,7 @@ def test_random_talk(tmp_path, start, duplicates):
 
 
 def test_talk_of_two_ends(tmp_path):
-    for seed in range(100):
+    for seed in range(25):
         files, tracking = talk(random.Random(seed))
         paths = [write_pcap(tmp_path / f"{number}.cap", part) for number, part in enumerate(files)]
         check(paths, replace(tracking, by=BOTH), workers=(1,))
@@ -132,7 +132,7 @@ def test_steps_of_the_clock(tmp_path, behind):
 
 
 def test_evictions(tmp_path):
-    for seed in range(40):
+    for seed in range(10):
         files, tracking = crowd(seed, 5)
         paths = [write_pcap(tmp_path / f"{seed}-{number}.cap", part) for number, part in enumerate(files)]
         check(paths, replace(tracking, by=BOTH, top=3, max_flows=1 + seed % 7), workers=(1,))
