@@ -72,7 +72,7 @@ def test_talk_of_two_ends(tmp_path):
 
 
 @pytest.mark.parametrize("top", [1, 3, 1000])
-@pytest.mark.parametrize("interval", [10 * MS, SECOND])
+@pytest.mark.parametrize("interval", [pytest.param(10 * MS, marks=pytest.mark.slow), SECOND])
 def test_a_crowd(tmp_path, interval, top):
     path = write_pcap(tmp_path / "crowd.pcap", attempts(600))
     tables = check([path], Settings(interval=interval, by=BOTH, top=top))
