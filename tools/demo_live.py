@@ -119,22 +119,8 @@ class Traffic:
             each.close()
 
 
-def _get(namespace: Namespace, path: str) -> str | None:
-    # The body of an answer with status 200.
-    try:
-        with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            sock.settimeout(5)
-            sock.connect(("127.0.0.1", METRICS))
-            sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
-    except OSError:
-        return None
-    head, _, body = answer.partition("\r\n\r\n")
-    return body if " 200 " in head.splitlines()[0] else None
-
-
 def _metrics(namespace: Namespace) -> dict[str, float]:
-    text = _get(namespace, "/metrics") or ""
+    text = namespace.get(METRICS, "/metrics") or ""
     return {name: float(value) for name, value in re.findall(r"(?m)^(synfin_\S+(?:\{.*\})?) (\S+)$", text)}
 
 
@@ -188,7 +174,7 @@ def _demo(folder: Path) -> bool:
         )  # fmt: skip
         traffic = Traffic(clients, servers)
         try:
-            _until(lambda: sidecar.poll() is not None or _get(clients, "/readyz"), "the sidecar is not ready")
+            _until(lambda: sidecar.poll() is not None or clients.get(METRICS, "/readyz"), "the sidecar is not ready")
             if sidecar.poll() is not None:
                 raise Failed(sidecar.communicate()[0].strip())
             traffic.run()

@@ -133,6 +133,19 @@ class Namespace:
         """A new socket of this namespace (arguments as for ``socket.socket``)."""
         return self.call(socket.socket, *args)
 
+    def get(self, port: int, path: str) -> str | None:
+        """The body of what HTTP answers with status 200 on a port of its loopback interface; None for anything else."""
+        try:
+            with self.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                sock.settimeout(5)
+                sock.connect(("127.0.0.1", port))
+                sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+        except OSError:
+            return None
+        head, _, body = answer.partition("\r\n\r\n")
+        return body if " 200 " in head.splitlines()[0] else None
+
     def popen(self, command: list[str], **kwargs: Any) -> subprocess.Popen:
         """A process inside the namespace (arguments as for ``subprocess.Popen``)."""
         return self.call(subprocess.Popen, command, **kwargs)

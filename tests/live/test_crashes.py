@@ -57,6 +57,16 @@ def halves(out):
     return [path for path in (out / WRITING).rglob("*") if path.is_file()]
 
 
+def in_the_middle(left, process, manager, out):
+    """Bring the run to where some files are complete and another one is being written; the complete ones."""
+    talk(left, range(1000, 1040))
+    roll(process, manager, out, set(range(1000, 1040)))
+    before = files_of(out)
+    talk(left, range(2000, 2040))
+    until(lambda: halves(out), "nothing is being written")
+    return before
+
+
 def goes_on(left, right, folder, before):
     """The next run takes the folder over: what was complete is untouched, what was half written is gone."""
     out = folder / "rows"
@@ -75,11 +85,7 @@ def test_worker_that_fails_ends_the_process(cable, tmp_path):
     left, right = cable
     out = tmp_path / "rows"
     with faulty(left, right, tmp_path, "fails") as (process, manager):
-        talk(left, range(1000, 1040))
-        roll(process, manager, out, set(range(1000, 1040)))
-        before = files_of(out)
-        talk(left, range(2000, 2040))
-        until(lambda: halves(out), "nothing is being written")
+        before = in_the_middle(left, process, manager, out)
         code, text, err = end(process, signal.SIGUSR1)
     assert (code, text, err) == (1, "", "synfin: worker 1 failed: LookupError: laid in\n")
     assert halves(out) == []
@@ -108,11 +114,7 @@ def test_fatal_signal(cable, tmp_path, how):
     left, right = cable
     out = tmp_path / "rows"
     with faulty(left, right, tmp_path, "segfaults") as (process, manager):
-        talk(left, range(1000, 1040))
-        roll(process, manager, out, set(range(1000, 1040)))
-        before = files_of(out)
-        talk(left, range(2000, 2040))
-        until(lambda: halves(out), "nothing is being written")
+        before = in_the_middle(left, process, manager, out)
         number, sent = (signal.SIGSEGV, signal.SIGUSR1) if how == "segfaults" else (how, how)
         code, text, err = end(process, sent)
     assert (code, text) == (-number, "")

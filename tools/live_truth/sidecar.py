@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -52,28 +51,15 @@ class Sidecar:
             env={**os.environ},
         )  # fmt: skip
         end = time.monotonic() + _PATIENCE_S
-        while self._get("/readyz") is None:
+        while self._namespace.get(self._port, "/readyz") is None:
             if self._process.poll() is not None or time.monotonic() > end:
                 self._process.kill()
                 raise SidecarFailed(self._process.communicate()[1].strip() or "not ready")
             time.sleep(0.1)
 
-    def _get(self, path: str) -> str | None:
-        # The body of an answer with status 200.
-        try:
-            with self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-                sock.settimeout(5)
-                sock.connect(("127.0.0.1", self._port))
-                sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-                answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
-        except OSError:
-            return None
-        head, _, body = answer.partition("\r\n\r\n")
-        return body if " 200 " in head.splitlines()[0] else None
-
     def metrics(self) -> dict[str, float]:
         """All samples of a scrape, by name and labels as they are written."""
-        text = self._get("/metrics")
+        text = self._namespace.get(self._port, "/metrics")
         if text is None:
             raise SidecarFailed("no metrics")
         return {name: float(value) for name, value in _SAMPLE.findall(text)}
