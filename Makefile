@@ -9,14 +9,14 @@ WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \
            src/synfin/schema.py src/synfin/states.py tools/declare.py setup.py
 
-.PHONY: help demo demo-live live-truth build test test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live soak guard truth dist lakehouse spark clean
+.PHONY: help demo demo-live live-truth build test test-slow test-all test-debug test-asan fuzz lint docs agreement examples bench bench-peers bench-live soak guard truth dist lakehouse spark clean
 
 help:
 	@echo "make demo [CAPTURE=path]  track the example captures, or your own"
 	@echo "make demo-live            a sidecar beside real connections (network namespaces)"
 	@echo "make live-truth           gauges and round trips of live runs against the kernel's own (namespaces)"
 	@echo "make test                 the tests, at most 5 minutes"
-	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures)"
+	@echo "make test-all             the whole suite (SYNFIN_CAPTURES=folder adds foreign captures): make test test-slow"
 	@echo "make test-debug           make test with Cython's checks of bounds"
 	@echo "make test-asan            make test, and damaged captures, with AddressSanitizer and UBSan (gcc)"
 	@echo "make bench bench-peers    speed and memory beside a bare loop, and beside other programs"
@@ -41,8 +41,11 @@ build: $(VENV)/.built
 test: $(VENV)/.tested
 	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.tested $(VENV)/.stores lint
-	$(PYTEST)
+test-all: test test-slow
+
+# What `make test` leaves out.
+test-slow: $(VENV)/.tested $(VENV)/.stores lint
+	$(PYTEST) -m slow
 	$(PY) tools/render_docs.py --check
 
 # The same tests on other builds, each in a copy of the tree: other compiler settings, other files.

@@ -108,7 +108,11 @@ def test_failure_is_an_event_of_a_json_log(cable, tmp_path):
     assert "faulty.py" in failed["traceback"] and "LookupError" in failed["traceback"]
 
 
-@pytest.mark.parametrize("how", ["segfaults", signal.SIGABRT, signal.SIGBUS, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGKILL, *(pytest.param(how, marks=pytest.mark.slow) for how in ("segfaults", signal.SIGABRT, signal.SIGBUS))],
+    ids=str,
+)
 def test_fatal_signal(cable, tmp_path, how):
     """The process dies of it, and says where its threads were; complete files stay."""
     left, right = cable
@@ -125,6 +129,7 @@ def test_fatal_signal(cable, tmp_path, how):
     goes_on(left, right, tmp_path, before)
 
 
+@pytest.mark.slow
 def test_watchdog_starves_when_a_worker_hangs(cable, tmp_path):
     """The service manager is told nothing more and ends the process as it does: by SIGABRT. Health says which worker."""
     left, right = cable

@@ -37,6 +37,7 @@ def test_states_of_real_connections(tmp_path, workers):
         pytest.param([cases.silent], id="silent"),
     ],
 )
+@pytest.mark.slow
 def test_differences_have_names(tmp_path, steps):
     watched = watch(tmp_path, 500, [partial(cases.alone, step) for step in steps])
     exact(watched)

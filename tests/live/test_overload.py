@@ -125,6 +125,7 @@ def test_every_packet_is_told(cable, tmp_path, flood, slowed, workers):
     assert (row["handshake"], row["close"], row["client_missing_bytes"]) == ("complete", "fin_4way", 0)
 
 
+@pytest.mark.slow
 def test_a_full_table_is_written_at_the_end(cable, tmp_path, flood):
     """More records at once than wait for the disk while packets come: at the end no row is dropped for that."""
     left, right = cable

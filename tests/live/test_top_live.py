@@ -43,7 +43,7 @@ def numbers(text):
     return {label: float(value.replace(",", "")) for label, value in cells}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_numbers_of_what_passes(cable, workers):
     """Gauges of connections that stay open, closed ones in TIME-WAIT, and rates of what happened."""
     left, right = cable
@@ -97,6 +97,7 @@ def test_the_folder_of_a_run(cable, tmp_path):
         assert end(process)[0] == 0
 
 
+@pytest.mark.slow
 def test_an_idle_link(cable):
     """It says that nothing came, and ends when it was told to."""
     _, right = cable

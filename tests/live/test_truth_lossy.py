@@ -64,6 +64,7 @@ def test_lost_packets_are_told(frames, tmp_path, lost):
     assert qualities["clean"] == count and (lost < 0.1 or qualities["none"] > 0 < qualities["ambiguous"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frames")
 def test_gauges_of_a_capture(tmp_path):
     """Without loss those of the kernels, at the moments of a live run; with loss they are off, by what is lost."""
@@ -89,6 +90,7 @@ def test_gauges_of_a_file_end(frames, tmp_path, lost):
     assert lossy.LONGEST_S - 1 <= lossy.remembered_in_file(tmp_path, found, lost) < lossy.LONGEST_S
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frames")
 def test_gauges_of_a_live_run_end(tmp_path):
     """Half of the packets are lost before the ring; the link is idle afterwards."""

@@ -74,10 +74,10 @@ def crowd(seed: int, talks: int = 6) -> tuple[list[list[Captured]], Settings]:
     return [part for part in files if part], replace(tracking, checksum="ignore")
 
 
-@pytest.mark.parametrize("start", [0, *(pytest.param(start, marks=pytest.mark.slow) for start in range(30, 300, 30))])
+@pytest.mark.parametrize("start", [0, *(pytest.param(start, marks=pytest.mark.slow) for start in range(10, 300, 10))])
 @pytest.mark.parametrize("duplicates", ["keep", "count", "drop"])
 def test_random_talk(tmp_path, start, duplicates):
-    for seed in range(start, start + 30):
+    for seed in range(start, start + 10):
         files, tracking = crowd(seed)
         if duplicates != "keep":
             files = seen_twice(files, seed)
@@ -153,13 +153,15 @@ def test_no_packet_at_all(tmp_path):
     same_for_all([write_pcap(tmp_path / "empty.pcap", [])], Settings())
 
 
-def test_more_rows_than_a_block_and_more_packets_than_a_round(tmp_path):
-    packets = [
-        packet
-        for number in range(40_000)
-        for packet in Dialogue(a_port=1024 + number, start=START + number * 1000).handshake().packets[:1]
-    ]
-    same_for_all([write_pcap(tmp_path / "syns.pcap", packets)], Settings(), (2, 3))
+@pytest.fixture(scope="module")
+def syns(tmp_path_factory) -> Path:
+    """More rows than one block of each of two trackers, in several rounds."""
+    packets = [Dialogue(a_port=1024 + n, start=START + n * 1000).handshake().packets[0] for n in range(50_000)]
+    return write_pcap(tmp_path_factory.mktemp("many") / "syns.pcap", packets)
+
+
+def test_more_rows_than_a_block_and_more_packets_than_a_round(syns):
+    same_for_all([syns], Settings(), (2, 3))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.pcap*")), ids=lambda path: path.name)
@@ -197,24 +199,18 @@ def test_the_order_of_rows_is_the_same_in_every_run(tmp_path):
         assert fast([path], None, None, 3)[:2] == first[:2]
 
 
-def many_syns(tmp_path: Path) -> Path:
-    """More rows than one block of each of two trackers, in several rounds."""
-    packets = [Dialogue(a_port=1024 + n, start=START + n * 1000).handshake().packets[0] for n in range(50_000)]
-    return write_pcap(tmp_path / "syns.pcap", packets)
-
-
-def test_the_thread_that_frames_can_do_all_the_work_and_none_of_it(tmp_path, monkeypatch):
-    path, tracking = many_syns(tmp_path), Settings(attempt_timeout=MS)
-    expected = fast([path], tracking, None, 2)[:2]
+def test_the_thread_that_frames_can_do_all_the_work_and_none_of_it(syns, monkeypatch):
+    tracking = Settings(attempt_timeout=MS)
+    expected = fast([syns], tracking, None, 2)[:2]
     with monkeypatch.context() as patch:
         patch.setattr(Workers, "_serve", lambda self: None)
-        assert fast([path], tracking, None, 2)[:2] == expected
+        assert fast([syns], tracking, None, 2)[:2] == expected
     monkeypatch.setattr(Workers, "_next_of", lambda self, which: self._told[which].get())
-    assert fast([path], tracking, None, 2)[:2] == expected
+    assert fast([syns], tracking, None, 2)[:2] == expected
 
 
-def test_an_interruption_of_the_thread_that_frames_while_it_tracks(tmp_path, monkeypatch):
-    path, before, interrupted = many_syns(tmp_path), threads(), threading.Event()
+def test_an_interruption_of_the_thread_that_frames_while_it_tracks(syns, monkeypatch):
+    before, interrupted = threads(), threading.Event()
     track = Workers._track
 
     def broken_off(self, which, round):
@@ -226,7 +222,7 @@ def test_an_interruption_of_the_thread_that_frames_while_it_tracks(tmp_path, mon
 
     monkeypatch.setattr(Workers, "_track", broken_off)
     with pytest.raises(KeyboardInterrupt):
-        list(Run(CaptureInput([str(path)]), Settings(), workers=2).blocks())
+        list(Run(CaptureInput([str(syns)]), Settings(), workers=2).blocks())
     assert threads() == before
 
 
@@ -242,9 +238,9 @@ def test_an_error_in_a_worker_ends_the_run_and_its_threads(tmp_path):
     assert threads() == before
 
 
-def test_a_run_that_is_given_up_ends_its_threads(tmp_path):
-    path, before = many_syns(tmp_path), threads()
-    blocks = Run(CaptureInput([str(path)]), Settings(attempt_timeout=MS), workers=2).blocks()
+def test_a_run_that_is_given_up_ends_its_threads(syns):
+    before = threads()
+    blocks = Run(CaptureInput([str(syns)]), Settings(attempt_timeout=MS), workers=2).blocks()
     next(blocks)
     assert threads() != before
     blocks.close()

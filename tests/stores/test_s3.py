@@ -14,6 +14,7 @@ from storing import EXAMPLES, SECRET, begun
 import synfin as package
 from synfin.output.writer import Target
 
+pytestmark = pytest.mark.slow  # moto comes with `make test-slow`
 NAMES = ["01-unanswered.pcap", "04-refused.pcap"]
 
 

@@ -18,23 +18,6 @@ cdef enum:
     HOLD = 2                 # a SYN to be held beside this record
     PROVES = 3               # it proves the held SYN, which begins a new record
 
-cdef inline bint proves_held(Context* x) noexcept nogil:
-    cdef Held* held
-    cdef uint32_t isn
-    if not x.flow.marks & FM_HELD:
-        return False
-    held = held_of(x.core, x.facts)
-    isn = held.opening.isn
-    if held.end != x.d:
-        return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
-                and x.segment.flags & TH_ACK
-                and (x.segment.ack == isn + 1 or x.segment.ack == isn + 1 + held.payload))
-    if x.segment.flags & TH_RST:
-        return False
-    if x.segment.flags & TH_SYN and not x.segment.flags & TH_ACK:
-        return x.segment.seq == isn and is_finished(x.flow)
-    return x.segment.seq == isn + 1
-
 cdef inline int border_of_syn(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef bint known = sender.marks & EM_SYN and x.segment.seq == x.facts.opening[x.d].isn
@@ -49,6 +32,23 @@ cdef inline int border_of_syn(Context* x) noexcept nogil:
     if sender.marks & EM_BARE_SYN or x.d == client_end(x.flow) or x.flow.phase == PH_RESET:
         return BEGINS
     return HOLD if x.facts.marks & FF_SYNACK else BELONGS
+
+cdef inline bint proves_held(Context* x) noexcept nogil:
+    cdef Held* held
+    cdef uint32_t isn
+    if not x.flow.marks & FM_HELD:
+        return False
+    held = held_of(x.core, x.facts)
+    isn = held.opening.isn
+    if held.end != x.d:
+        return ((x.segment.flags & TH_RST or (x.segment.flags & TH_SYN and x.segment.flags & TH_ACK))
+                and x.segment.flags & TH_ACK
+                and (x.segment.ack == isn + 1 or x.segment.ack == isn + 1 + held.payload))
+    if x.segment.flags & TH_RST:
+        return False
+    if x.segment.flags & TH_SYN and not x.segment.flags & TH_ACK:
+        return x.segment.seq == isn and (is_finished(x.flow) or border_of_syn(x) == BEGINS)
+    return x.segment.seq == isn + 1
 
 cdef inline int border_of_synack(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]

@@ -120,10 +120,12 @@ class Record:
             return self.held
         if segment.kind in {"plain", "synack"} and holder is sender and segment.seq == (held.seq + 1) & MASK:
             return self.held
-        if segment.kind == "syn" and self.finished and holder is sender and held.seq == segment.seq:
-            return self.held
-        if segment.kind == "syn" and self.judge_syn(sender, peer, segment.seq) == "new":
-            return []
+        if segment.kind == "syn":
+            new = self.judge_syn(sender, peer, segment.seq) == "new"
+            if (new or self.finished) and holder is sender and held.seq == segment.seq:
+                return self.held
+            if new:
+                return []
         new = segment.seq != sender.isn and not self.acks_syn(segment.ack, peer, peer.isn)
         if segment.kind == "synack" and self.finished and new and not self.synack_belongs(sender, peer, segment):
             return []
