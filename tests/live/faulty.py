@@ -1,8 +1,9 @@
-"""`synfin live` into whose worker 1 a fault is laid, which SIGUSR1 sets off: FAULT ARGUMENT... (those of `synfin live`).
+"""`synfin live` into which a fault is laid that SIGUSR1 sets off: FAULT ARGUMENT... (those of `synfin live`).
 
-fails : it meets an exception that nobody expects.
-hangs : it does not come back.
-segfaults : it reads where there is no memory.
+fails : worker 1 meets an exception that nobody expects.
+hangs : worker 1 does not come back.
+segfaults : worker 1 reads where there is no memory.
+breaks : the main thread meets an exception that nobody expects.
 """
 
 import ctypes
@@ -11,7 +12,7 @@ import sys
 import threading
 
 from synfin.cli.main import main
-from synfin.sidecar import snapshot
+from synfin.sidecar import service, snapshot
 from synfin.sources.live import LiveInput
 
 
@@ -27,19 +28,23 @@ def segfaults():
     ctypes.string_at(0)
 
 
-def lay_in(fault):
-    usual, set_off = LiveInput.fill, threading.Event()
+def lay_in(place, name, fault, here=lambda _: True):
+    usual, set_off = getattr(place, name), threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: set_off.set())
 
-    def fill(source, batch):
-        if set_off.is_set() and source._place == 1:
+    def faulty(self, *arguments):
+        if set_off.is_set() and here(self):
             fault()
-        return usual(source, batch)
+        return usual(self, *arguments)
 
-    LiveInput.fill = fill
+    setattr(place, name, faulty)
 
 
 if __name__ == "__main__":
     snapshot.STUCK_SECONDS = 2.0
-    lay_in({"fails": fails, "hangs": hangs, "segfaults": segfaults}[sys.argv[1]])
+    if sys.argv[1] == "breaks":
+        lay_in(service.Service, "_tell_changes", fails)
+    else:
+        faults = {"fails": fails, "hangs": hangs, "segfaults": segfaults}
+        lay_in(LiveInput, "fill", faults[sys.argv[1]], lambda source: source._place == 1)
     main(["live", *sys.argv[2:]])

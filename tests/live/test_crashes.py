@@ -97,6 +97,22 @@ def test_worker_that_fails_ends_the_process(cable, tmp_path):
     goes_on(left, right, tmp_path, after)
 
 
+def test_the_main_thread_breaks(cable, tmp_path):
+    """A defect: its traceback is told, and the rows that had come get their names, in files that say that they are not all."""
+    left, right = cable
+    out = tmp_path / "rows"
+    with faulty(left, right, tmp_path, "breaks") as (process, manager):
+        before = in_the_middle(left, process, manager, out)
+        code, text, err = end(process, signal.SIGUSR1)
+    assert (code, text) == (1, "") and err.endswith("\nLookupError: laid in\n") and "Traceback" in err
+    assert halves(out) == []
+    after = files_of(out)
+    metadata = pq.read_metadata(max(after.keys() - before.keys())).metadata
+    assert (metadata[b"complete"], metadata[b"reason"]) == (b"false", b"synfin failed: LookupError: laid in")
+    assert ports_in(out) & set(range(2000, 2040))
+    goes_on(left, right, tmp_path, after)
+
+
 def test_failure_is_an_event_of_a_json_log(cable, tmp_path):
     left, right = cable
     with faulty(left, right, tmp_path, "fails", "--log-format", "json") as (process, _):

@@ -209,14 +209,15 @@ class Service:
         Raises
         ------
         SynfinError : a worker failed, or a file could not be written (a folder of rolled files: see `rows_lost`). What could
-            be kept is kept.
+            be kept is kept, also where the error is one that nobody expects.
         """
         if self._endpoint:
             self._endpoint.start()
         try:
             self._pump()
-        except SynfinError as error:
+        except Exception as error:
             self._tell_failure(error)
+            self.workers.fail("synfin", error)
             if self._rolling:
                 self._rolling.close()
             raise
@@ -262,7 +263,7 @@ class Service:
         if self.config.log_format == "json":
             self.logs.info(event, **fields)
 
-    def _tell_failure(self, error: SynfinError) -> None:
+    def _tell_failure(self, error: Exception) -> None:
         # The one line that ends every command says the rest: here what a log is searched for, and what a report needs.
         if self.config.log_format == "json":
             cause = error.__cause__ or error

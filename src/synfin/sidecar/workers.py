@@ -266,7 +266,7 @@ class LiveWorkers:
     def _take(self, kind: str, number: int = 0, *what: Any) -> Iterator[tuple[str, Block]]:
         if kind == "error":
             # The others end in order, and their rows come first.
-            self._failure = self._failure or _failure(number, what[0])
+            self.fail(f"worker {number}", what[0])
             self._end(number, None)
             self._done(number)
         elif kind == "rows":
@@ -340,6 +340,10 @@ class LiveWorkers:
         """Whether no further packet is taken: rows may then wait, and no packet is lost by it."""
         return self._stopped
 
+    def fail(self, who: str, error: Exception) -> None:
+        """The run's outcome is that `who` met this error, unless another came first."""
+        self._failure = self._failure or _failure(who, error)
+
     def close(self) -> None:
         """End the threads and close the inputs. No row comes after that."""
         if self._closed:
@@ -397,9 +401,9 @@ class LiveWorkers:
         return Outcome(True) if self._running and not self._closed else Outcome.of(self.report)
 
 
-def _failure(number: int, error: BaseException) -> SynfinError:
+def _failure(who: str, error: Exception) -> SynfinError:
     if isinstance(error, SynfinError):
         return error
-    failure = SynfinError(f"worker {number} failed: {type(error).__name__}: {error}")
+    failure = SynfinError(f"{who} failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
