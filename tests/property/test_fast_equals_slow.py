@@ -55,10 +55,10 @@ def test_every_column_of_both_tables_at_length(folder, start):
 
 
 @pytest.mark.slow
-@examples(300, fixed=False)
+@examples(300)
 @given(talk=TALKS)
 def test_every_column_of_free_talk(folder, talk):
-    """Other examples in every run. What fails here is shrunk and printed, and kept in .hypothesis to be tried again."""
+    """What fails here is shrunk and printed. `make fuzz` takes other examples in every run."""
     check(folder, talk)
 
 

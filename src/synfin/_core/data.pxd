@@ -287,6 +287,8 @@ cdef inline void account_window(Context* x) noexcept nogil:
     cdef Seq* sender = &x.flow.seq[x.d]
     cdef uint32_t scaled = x.segment.window
     if x.segment.flags & TH_SYN:
+        if sender.marks & EM_ACK and not x.segment.flags & TH_ACK:
+            return                   # what the end has acknowledged since says it better
         x.flow.marks |= FM_UNSCALED_1 if x.d else FM_UNSCALED_0
     else:
         scaled <<= x.flow.end[x.d].window_shift

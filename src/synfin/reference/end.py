@@ -123,7 +123,9 @@ class End:
         return self.window_from.window << (self.shift(peer) if self.window_from.kind == "plain" else 0)
 
     def take_window(self, segment: Segment, peer: End) -> None:
-        """The window of a segment that the record took."""
+        """The window of a segment that the record took: not of a SYN behind an acknowledgement."""
+        if self.ack_max is not None and not segment.has_ack:
+            return
         self.window_from = segment
         self.window_largest = max(self.last_window(peer), self.window_largest or 0)
         if segment.has_ack:

@@ -130,6 +130,7 @@ class Tracker:
             now = now if earlier else fresh  # without proof, a new record has no last effective time to go on from
             self.live[key] = record = Connection((earlier or [segment])[0], self.settings)
             for held in earlier:
+                held.effective = now  # the record is there from its proof on
                 record.receive(held)
         segment.effective = now
         record.receive(segment)
