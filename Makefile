@@ -3,7 +3,8 @@ PYTHON ?= python3
 CAPTURE ?= examples
 VENV := .venv
 PY := $(VENV)/bin/python
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# Live tests wait for a kernel as often as they compute: three at once keep two cores busy.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 # cython-lint and auditwheel call helpers that pip puts beside them.
 WITH_HELPERS := PATH="$(abspath $(VENV))/bin:$$PATH"
 SOURCES := $(shell find src/synfin -name '*.pyx' -o -name '*.pxd' ! -name declared.pxd -o -name '*.h') \

@@ -19,7 +19,8 @@ def exact(watched):
         assert not any(tables.differences(moment, row).values()), tables.of_moment(moment, row)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_states_of_real_connections(tmp_path, workers):
     """Four moments; the fifth needs a TIME-WAIT of 60 s."""
     watched = watch(tmp_path, 500, FIVE[:4], lambda _: None, "--workers", str(workers))

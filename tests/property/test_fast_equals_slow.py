@@ -74,20 +74,20 @@ def test_fuzz(folder, talk, duplicates):
 @pytest.mark.parametrize("duplicates", ["count", "drop"])
 def test_capture_duplicates(folder, duplicates):
     found = 0
-    for seed in range(100):
+    for seed in range(40):
         files, tracking = talk(random.Random(seed))
         tracking = replace(tracking, duplicates=duplicates)
         paths = [write_pcap(folder / f"{n}.cap", packets) for n, packets in enumerate(seen_twice(files, seed))]
         assert (seed, compare(paths, tracking)) == (seed, [])
         _, intervals, stats = fast(paths, tracking)
         found += stats["skips"].get("capture_duplicate", 0) + sum(row["capture_duplicates"] or 0 for row in intervals)
-    assert found > 1000
+    assert found > 400
 
 
 def test_evictions(folder):
     """Several talks at once in one capture, at caps that they reach all the time."""
     evicted: Counter[str] = Counter()
-    for seed in range(60):
+    for seed in range(25):
         several = [talk(random.Random(1_000 * seed + number))[0] for number in range(6)]
         packets = [packet for files in several for part in files for packet in part[:150]]
         packets.sort(key=lambda packet: packet.time_ns)
@@ -96,7 +96,7 @@ def test_evictions(folder):
         paths = written(folder, [packets])
         assert (seed, compare(paths, tracking)) == (seed, [])
         evicted.update(fast(paths, tracking)[2]["evicted"])
-    assert min(evicted[rank] for rank in ("unanswered", "half_open", "lingering", "open")) > 50
+    assert min(evicted[rank] for rank in ("unanswered", "half_open", "lingering", "open")) > 20
 
 
 @examples(60)

@@ -153,7 +153,7 @@ def test_evictions(tmp_path):
         check(paths, replace(tracking, by=BOTH, top=3, max_flows=1 + seed % 7), workers=(1,))
 
 
-@pytest.mark.parametrize("ipv6", [False, True])
+@pytest.mark.parametrize("ipv6", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_more_keys_than_parts_find_room_for(tmp_path, ipv6):
     """Each connection has a client of its own: an interval's parts take several pieces, of one worker as well."""
     packets = [

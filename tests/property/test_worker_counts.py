@@ -160,6 +160,7 @@ def syns(tmp_path_factory) -> Path:
     return write_pcap(tmp_path_factory.mktemp("many") / "syns.pcap", packets)
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_block_and_more_packets_than_a_round(syns):
     same_for_all([syns], Settings(), (2, 3))
 

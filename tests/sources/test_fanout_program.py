@@ -68,7 +68,8 @@ def test_the_program_is_one_that_machines_take():
     assert sum(code == RETURN_A for code, *_ in STEPS) == 1 and STEPS[-1][0] == RETURN_A
 
 
-@pytest.mark.parametrize("kind", ["ipv4", pytest.param("ipv6", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ipv4", "ipv6"])
 def test_both_directions_and_an_even_share(kind):
     """Ten thousand connections of few hosts and neighbouring ports: as even among 2 to 8 workers as chance would be."""
     chance = random.Random(5)
