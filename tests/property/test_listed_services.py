@@ -74,6 +74,14 @@ def test_a_step_of_the_clock(tmp_path):
     assert check([write_pcap(tmp_path / "back.pcap", [*attempts(100), *back])], Settings())
 
 
+def test_services_that_differ_in_one_bit_of_the_port(tmp_path):
+    dialogues = [Dialogue(a_port=40_000 + number, b_port=port) for number, port in enumerate((80, 81, 81))]
+    packets = [packet for d in dialogues for packet in d.handshake().packets]
+    services = [(dialogues[0].b.ip, 80), (dialogues[0].b.ip, 81)]
+    ours = told([write_pcap(tmp_path / "ports.pcap", packets)], Settings(), services)
+    assert [ours[service]["syns"] for service in services] == [1, 2]
+
+
 def test_both_ip_versions_are_told_apart(tmp_path):
     """The same bytes begin 10.0.0.2 and a00:2::; a service of one is none of the other."""
     dialogues = [Dialogue(), Dialogue(a_ip="2001:db8::1", b_ip="a00:2::", start=1_700_000_001 * SECOND)]
