@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from synfin.errors import ConfigError, ExportError
 from synfin.output.arrow import compact
 from synfin.output.encoder import Encoder
@@ -228,6 +230,8 @@ class Rolling:
     def _complete_all(self) -> None:
         for name in self._tables:
             self._complete(name)
+        # Buffers of row groups are of all sizes: what the pool keeps of them would creep up for hours.
+        pa.default_memory_pool().release_unused()
 
     def _complete(self, name: str) -> None:
         table = self._tables[name]
