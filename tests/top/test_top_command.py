@@ -35,7 +35,7 @@ def test_a_run_that_has_no_file_yet(run, tmp_path):
     (tmp_path / ".writing").mkdir()
     done = run("top", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"synfin: {tmp_path}: no complete file of intervals yet\n"
+    assert done.stderr == f"synfin: {tmp_path}: no complete file has a row of intervals yet\n"
 
 
 def test_a_pipe_gets_plain_text(run, folder):

@@ -133,6 +133,11 @@ def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.take(pa.array(range(batch.num_rows), pa.int32()))
 
 
+def release_unused() -> None:
+    """Give back what Arrow keeps of freed memory. Buffers of row groups are of all sizes, and what stays of them creeps up."""
+    pa.default_memory_pool().release_unused()
+
+
 def _buffer(memory: object | None) -> pa.Buffer | None:
     return None if memory is None else pa.py_buffer(memory)
 

@@ -17,10 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from synfin.errors import ConfigError, ExportError
-from synfin.output.arrow import compact
+from synfin.output.arrow import compact, release_unused
 from synfin.output.encoder import Encoder
 from synfin.output.parquet import ROW_GROUP_ROWS, Parquet
 from synfin.output.writer import AsideFile, RowFile, guarded, sync
@@ -230,8 +228,7 @@ class Rolling:
     def _complete_all(self) -> None:
         for name in self._tables:
             self._complete(name)
-        # Buffers of row groups are of all sizes: what the pool keeps of them would creep up for hours.
-        pa.default_memory_pool().release_unused()
+        release_unused()
 
     def _complete(self, name: str) -> None:
         table = self._tables[name]

@@ -100,7 +100,7 @@ def show_once(feed: Feed, view: View, window_ns: int) -> None:
         select.select([feed.fd], [], [], left)
         view.take()
     if not view.span_ns:
-        nothing = "no packets came" if feed.fd is not None else "no complete file of intervals yet"
+        nothing = "no packets came" if feed.fd is not None else "no complete file has a row of intervals yet"
         raise SynfinError(f"{feed.name}: {feed.notice or nothing}")
     console = _console()
     for line in view.lines(console.width, console.height, keys=False):
