@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synfin.errors import ConfigError, ExportError, SynfinError
+from synfin.errors import ConfigError, ExportError
 from synfin.output.summary import file_metadata
 from synfin.sidecar import privileges
 from synfin.sidecar.config import LiveConfig
