@@ -317,5 +317,6 @@ def test_interim_rows(room):
         assert not tables["interim"]
         return
     assert {row["record"] for row in tables["interim"]} == {"interim"}
-    assert {row["flow_id"] for row in tables["interim"]} == {row["flow_id"] for row in tables["flows"]}
+    # Of all, where the thread that takes them keeps up: they leave the last of a worker's credit to others.
+    assert {row["flow_id"] for row in tables["interim"]} <= {row["flow_id"] for row in tables["flows"]}
     assert {row["end_reason"] for row in tables["interim"]} == {None}
