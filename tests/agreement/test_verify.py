@@ -43,6 +43,7 @@ def doctored(monkeypatch):
     return doctor
 
 
+@pytest.mark.slow
 @needs_tshark
 @pytest.mark.parametrize("capture", sorted(EXAMPLES.glob("*.pcap*")), ids=lambda path: path.name)
 def test_every_example_is_explained(capture):

@@ -318,6 +318,7 @@ def test_promiscuity_ends_with_the_process(cable):
     assert link["promiscuity"] == 0
 
 
+@pytest.mark.slow
 def test_waiting_in_traffic_costs_little(cable):
     """A packet now and then wakes the run once for each block, and in between it sleeps."""
     left, right = cable

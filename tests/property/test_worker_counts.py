@@ -181,7 +181,11 @@ def test_all_examples_as_one_stream_in_small_chunks():
 
 
 @pytest.mark.parametrize(
-    "settings", [Settings(key=("vlan",)), Settings(key=("vlan", "tunnel")), Settings(checksum="verify")]
+    "settings",
+    [
+        Settings(key=("vlan", "tunnel")), Settings(checksum="verify"),
+        pytest.param(Settings(key=("vlan",)), marks=pytest.mark.slow),
+    ],
 )
 def test_settings_that_change_what_a_tracker_looks_at(tmp_path, settings):
     for seed in range(20):
@@ -200,6 +204,7 @@ def test_the_order_of_rows_is_the_same_in_every_run(tmp_path):
         assert fast([path], None, None, 3)[:2] == first[:2]
 
 
+@pytest.mark.slow
 def test_the_thread_that_frames_can_do_all_the_work_and_none_of_it(syns, monkeypatch):
     tracking = Settings(attempt_timeout=MS)
     expected = fast([syns], tracking, None, 2)[:2]
@@ -210,6 +215,7 @@ def test_the_thread_that_frames_can_do_all_the_work_and_none_of_it(syns, monkeyp
     assert fast([syns], tracking, None, 2)[:2] == expected
 
 
+@pytest.mark.slow
 def test_an_interruption_of_the_thread_that_frames_while_it_tracks(syns, monkeypatch):
     before, interrupted = threads(), threading.Event()
     track = Workers._track
@@ -239,6 +245,7 @@ def test_an_error_in_a_worker_ends_the_run_and_its_threads(tmp_path):
     assert threads() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_is_given_up_ends_its_threads(syns):
     before = threads()
     blocks = Run(CaptureInput([str(syns)]), Settings(attempt_timeout=MS), workers=2).blocks()
