@@ -80,6 +80,18 @@ def goes_on(left, right, folder, before):
     assert len(stored(out, "flows")) == len(ports_in(out))
 
 
+def broken_off(left, right, folder, before, reason):
+    """A run that broke kept its rows, in files that say that they are not all and why, and the next one takes over."""
+    out = folder / "rows"
+    assert halves(out) == []
+    after = files_of(out)
+    assert all(after[path] == content for path, content in before.items())
+    metadata = pq.read_metadata(max(after.keys() - before.keys())).metadata
+    assert (metadata[b"complete"], metadata[b"reason"]) == (b"false", reason)
+    assert ports_in(out) & set(range(2000, 2040))
+    goes_on(left, right, folder, after)
+
+
 def test_worker_that_fails_ends_the_process(cable, tmp_path):
     """One line says which and why; what the others had tracked is written, and the files say that they are not all."""
     left, right = cable
@@ -88,13 +100,7 @@ def test_worker_that_fails_ends_the_process(cable, tmp_path):
         before = in_the_middle(left, process, manager, out)
         code, text, err = end(process, signal.SIGUSR1)
     assert (code, text, err) == (1, "", "synfin: worker 1 failed: LookupError: laid in\n")
-    assert halves(out) == []
-    after = files_of(out)
-    assert all(after[path] == content for path, content in before.items())
-    metadata = pq.read_metadata(max(after.keys() - before.keys())).metadata
-    assert (metadata[b"complete"], metadata[b"reason"]) == (b"false", b"worker 1 failed: LookupError: laid in")
-    assert ports_in(out) & set(range(2000, 2040))
-    goes_on(left, right, tmp_path, after)
+    broken_off(left, right, tmp_path, before, b"worker 1 failed: LookupError: laid in")
 
 
 def test_the_main_thread_breaks(cable, tmp_path):
@@ -105,12 +111,7 @@ def test_the_main_thread_breaks(cable, tmp_path):
         before = in_the_middle(left, process, manager, out)
         code, text, err = end(process, signal.SIGUSR1)
     assert (code, text) == (1, "") and err.endswith("\nLookupError: laid in\n") and "Traceback" in err
-    assert halves(out) == []
-    after = files_of(out)
-    metadata = pq.read_metadata(max(after.keys() - before.keys())).metadata
-    assert (metadata[b"complete"], metadata[b"reason"]) == (b"false", b"synfin failed: LookupError: laid in")
-    assert ports_in(out) & set(range(2000, 2040))
-    goes_on(left, right, tmp_path, after)
+    broken_off(left, right, tmp_path, before, b"synfin failed: LookupError: laid in")
 
 
 def test_failure_is_an_event_of_a_json_log(cable, tmp_path):
