@@ -16,11 +16,11 @@ TOTAL = {
 }  # fmt: skip
 
 
-def samples(grows_kb: float, first_kb: int = 150 << 10, peak_kb: int = 400 << 10):
-    """An hour, warm after a quarter of it."""
+def samples(grows_kb: float, first_kb: int = 150 << 10, peak_kb: int = 400 << 10, saw_kb: int = 0):
+    """An hour, warm after a quarter of it; each minute what waits grows, and is written."""
     return [
-        {"elapsed_s": float(at), "cpu_s": at / 10, "rss_kb": 0 if at < 900 else first_kb + grows_kb * (at - 900) / 2700,
-         "peak_kb": peak_kb, "table_bytes": 50 * MIB}
+        {"elapsed_s": float(at), "cpu_s": at / 10, "peak_kb": peak_kb, "table_bytes": 50 * MIB,
+         "rss_kb": 0 if at < 900 else first_kb + grows_kb * (at - 900) / 2700 + saw_kb * (at % 60) / 60}
         for at in range(0, 3610, 10)
     ]  # fmt: skip
 
@@ -30,7 +30,24 @@ def test_growth_after_the_warm_up_is_judged(grows_kb, flat):
     found = soak.verdict(samples(grows_kb), TOTAL, 4096)
     assert abs(found["fitted_growth_kb"] - grows_kb) <= 1 and found["flat"] is flat
     assert abs(found["slope_kb_per_hour"] - grows_kb * 3600 / 2700) <= 1
+    assert abs(found["fitted_growth_of_every_sample_kb"] - grows_kb) <= 1
     assert found["bounded"] and found["accounted"] and found["ended_as_told"] and found["core_share"] == 0.1
+
+
+@pytest.mark.parametrize(("grows_kb", "flat"), [(0, True), (3900, True), (4300, False)])
+def test_what_waits_for_a_file_is_not_growth(grows_kb, flat):
+    """Whatever it is, and a file that waits longer than the others moves no more than its own window."""
+    rows = samples(grows_kb, saw_kb=150 << 10)
+    for row in rows:
+        if 3000 <= row["elapsed_s"] < 3060:
+            row["rss_kb"] += 100 << 10
+    found = soak.verdict(rows, TOTAL, 4096)
+    assert abs(found["fitted_growth_kb"] - grows_kb) <= 1 and found["flat"] is flat
+
+
+def test_one_least_for_each_four_files():
+    least = soak.leasts(samples(0, saw_kb=1000))
+    assert [row["elapsed_s"] for row in least] == list(range(960, 3600, 240))
 
 
 def test_the_peak_is_held_against_its_bound():
