@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -102,6 +103,18 @@ def test_disk_full(cable, tmp_path):
     assert lost > 0 and written + lost == 400
     assert "error output_failed" in err and "no space left on device" in err and "warning output_resumed" in err
     assert code == 1 and err.splitlines()[-1] == f"synfin: {lost:.0f} rows could not be written to {disk / 'rows'}"
+
+
+def test_a_folder_that_fails_at_the_end(cable, tmp_path):
+    """The last files find no place: the log says why before the last line says how many rows that costs."""
+    left, right = cable
+    with sidecar(right, tmp_path, "vb", "-o", tmp_path / "rows", "--roll", "1d", "--table", "flows") as (process, _):
+        talk(left, range(1000, 1100))
+        shutil.rmtree(tmp_path / "rows")
+        code, _, err = end(process)
+    *_, why, lines = err.splitlines()
+    assert "error output_failed" in why and "no such file or directory" in why
+    assert code == 1 and lines == f"synfin: 100 rows could not be written to {tmp_path / 'rows'}"
 
 
 def test_port_that_is_taken(cable):

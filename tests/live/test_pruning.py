@@ -166,6 +166,20 @@ def test_a_run_stays_within_its_size(tmp_path):
     assert hidden(folder) == []
 
 
+def test_pruning_leaves_the_open_file_its_place(tmp_path):
+    """All that is complete goes, and the folder of the hour with it, in which the open file gets its name later."""
+    clock, folder = Clock(), tmp_path / "out"
+    rolling = Rolling(folder, layouts("flows"), roll_ns=MINUTE, metadata=dict, keep_bytes=1, clock=clock)
+    for number in range(3):
+        rolling.write("flows", Numbers("flows", 1_000, number))
+        tick(rolling)
+        assert tree(folder) == []
+        clock.now_ns += MINUTE
+    rolling.close()
+    assert (rolling.rows_lost, rolling.error) == ({"flows": 0}, None)
+    assert rolling.rows_written == {"flows": 3_000}
+
+
 def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     put(folder, "flows", NOON - DAY)

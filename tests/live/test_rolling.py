@@ -482,7 +482,8 @@ def test_a_folder_of_hours_that_is_removed_is_made_again(open_folder, tmp_path):
     tick(rolling)
     rolling.write("flows", Numbers("flows", 7))
     rolling.close()
-    assert (rolling.rows_lost, rolling.rows_written) == ({"flows": 10, "intervals": 0}, {"flows": 7, "intervals": 10})
+    assert (rolling.rows_lost, rolling.rows_written) == ({"flows": 0, "intervals": 0}, {"flows": 17, "intervals": 10})
+    assert rolling.error is None
 
 
 def test_an_error_of_the_program_is_no_error_of_the_disk(open_folder):

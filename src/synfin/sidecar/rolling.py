@@ -261,6 +261,7 @@ class _Table:
         self._layout = layout
         self._name = name
         self._file: RowFile | None = None
+        self._path = folder  # of the file that was opened last
         self._lost_told = 0  # by earlier files
         self._start_ns = self._number = 0  # of the last file that was opened
         self.rows = 0  # of the open file
@@ -286,6 +287,8 @@ class _Table:
                 "reason": f"{lost - self._lost_told} rows before the end of this file were lost",
             }
         self._file.finish(about)
+        # Pruning removes a folder that is empty, which that of the open file may be.
+        guarded(self._file.name, _make_hour, self._path)
         self._file.rename()
         self._file = None
         self._lost_told = lost
@@ -306,10 +309,18 @@ class _Table:
             self._start_ns, self._number = start_ns, 0
         while (path := part_path(self._folder, self._name, start_ns, self._number)).exists():
             self._number += 1
+        self._path = path
         aside = self._folder / WRITING / self._name
-        for place in (path.parents[2], path.parents[1], path.parents[0], aside.parent, aside):
+        _make_hour(path)
+        for place in (aside.parent, aside):
             _make(place)
         return RowFile(AsideFile(path, aside), _PARQUET, self._layout)
+
+
+def _make_hour(path: Path) -> None:
+    # The folders of table, date and hour, for a file.
+    for place in (path.parents[2], path.parents[1], path.parents[0]):
+        _make(place)
 
 
 def _make(folder: Path) -> None:

@@ -224,6 +224,7 @@ class Service:
         self._notify.stopping()
         if self._rolling:
             self._rolling.close()
+        self._tell_changes()  # those of the end, too
         if self._output:
             self._output.commit(self._metadata())
 
