@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from growing import rolled
@@ -90,7 +91,7 @@ class Pane:
 
     def process(self):
         shell = self._call("display-message", "-p", "#{pane_pid}").strip()
-        return int(subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout.split()[0])
+        return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
 
     def check_sane(self, code):
         """The program has ended so, and the terminal is as it was: modes, page, cursor, echo."""
