@@ -4,6 +4,7 @@ import random
 
 import pytest
 from rings import (
+    BLOCK_HEADER,
     DATA,
     FRAME_HEADER,
     KERNEL,
@@ -227,6 +228,22 @@ def test_impossible_frame(wrong):
     frames.append(frame_bytes(Frame(START + 9, segment(9)), False, **wrong))
     frames.append(frame_bytes(Frame(START + 10, segment(10)), True))
     check_broken(block_bytes(frames, SIZE), 4)
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_the_last_frame_ends_where_its_block_does(before):
+    """Not a byte later, whether it is the block's first one or not."""
+    good = [frame_bytes(Frame(START + i, segment(i)), False) for i in range(before)]
+    room = SIZE - BLOCK_HEADER - sum(map(len, good)) - DATA
+    last = Frame(START + before, segment(before).ljust(room, b"\0"))
+    ring, batch = walker(bytearray(block_bytes([*good, frame_bytes(last, True)], SIZE)), SIZE, 1), PacketBatch()
+    ring.begin(batch)
+    ring.walk(batch)
+    ring.settle(batch)
+    assert ring.failed is None and ring.packets == before + 1 and ring.bytes == room + before * len(segment())
+    for beyond in (1, 8):
+        longer = frame_bytes(last, True, captured_len=room + beyond)
+        check_broken(block_bytes([*good, longer], SIZE), before)
 
 
 BAD_BLOCK = {

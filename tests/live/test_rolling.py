@@ -325,7 +325,7 @@ def test_a_disk_that_is_too_slow_costs_rows_and_no_time(open_folder, tmp_path, m
     for _ in range(count):
         rolling.write("flows", block)
         rolling.tick()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # the disk takes nothing for a minute
     assert "fast enough" in rolling.error and not rolling.has_room
     lost = rolling.rows_lost["flows"]
     taken = count * size - lost
