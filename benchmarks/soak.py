@@ -11,7 +11,6 @@ run ended otherwise than it should.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -39,13 +38,15 @@ from netns import Namespace, NotAllowed, become_root, veth
 CONSTANT_BYTES = 448 << 20
 RING_MIB = 64
 PORT = 9470
-#: How much the line through the least samples may rise over the last three quarters of a run: half a byte for each connection of an
-#: hour are 6 MiB, and leasts of an unchanging program lie some 5 MiB apart.
+#: How much the line through the leasts may rise over the last three quarters of a run. Half a byte for each connection of an hour are
+#: 6 MiB, and leasts of an unchanging program lie some 5 MiB apart.
 GROWTH_KB = 16 << 10
-#: Files of one run, and how many of them share one least sample. What waits to be written moves samples by 150 MiB between two
-#: files; what never goes again shows in the least. Four files of an hour's run are two waves of the rate.
+#: Files of one run, and how many of them share one least. What waits to be written takes 10 MiB more each second, some 200 until
+#: a file is complete and it goes; what never goes shows in the least. Four files of an hour's run are two waves of the rate.
 TURNS = 60
 TURNS_OF_A_LEAST = 4
+#: How often the least is looked for: it lasts for a fraction of a second.
+LOOK_S = 0.1
 #: The rate swings by half in this time, so that the cap is reached in the first half and timeouts end records in the other.
 WAVE_S = 120
 #: Of one pass; about 100,000 connections, cut off where they stand at its end.
@@ -88,6 +89,16 @@ def memory(pid: int) -> dict[str, int]:
     return found | {"pss_kb": int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])}
 
 
+def least_resident_kb(pid: int, end: float) -> int:
+    """The least that a process has in memory at any look until `end` (monotonic)."""
+    page_kb, least = os.sysconf("SC_PAGE_SIZE") >> 10, None
+    while least is None or time.monotonic() < end:
+        now = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page_kb
+        least = now if least is None else min(least, now)
+        time.sleep(LOOK_S)
+    return least
+
+
 def processor_s(pid: int) -> float:
     """User and system time of all its threads so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -121,9 +132,11 @@ def folder_bytes(folder: Path) -> int:
     return int(done.stdout.split()[0])
 
 
-def sample(begin: float, process: subprocess.Popen, namespace: Namespace, folder: Path) -> Row:
+def sample(begin: float, process: subprocess.Popen, namespace: Namespace, folder: Path, seconds: float) -> Row:
+    """What it is like after so many seconds, and the least of its memory in them."""
+    least_kb = least_resident_kb(process.pid, time.monotonic() + seconds)
     row = {
-        "elapsed_s": round(time.monotonic() - begin, 1), "cpu_s": processor_s(process.pid),
+        "elapsed_s": round(time.monotonic() - begin, 1), "least_kb": least_kb, "cpu_s": processor_s(process.pid),
         "threads": len(os.listdir(f"/proc/{process.pid}/task")), "descriptors": len(os.listdir(f"/proc/{process.pid}/fd")),
     }  # fmt: skip
     return row | memory(process.pid) | scraped(namespace) | {"folder_bytes": folder_bytes(folder)}
@@ -143,15 +156,14 @@ def soak(folder: Path, arguments: argparse.Namespace) -> tuple[list[Row], dict[s
                 time.sleep(2)
                 # Counted from here on: what the kernels say of themselves when the cable is plugged in has passed.
                 first, begin, rows = counters(right, "vb"), time.monotonic(), []
-                before = sample(begin, process, right, folder)
+                before = sample(begin, process, right, folder, 0)
                 words = ["--rate", arguments.rate, "--wave", WAVE_S, "--seconds", arguments.seconds, capture, "va"]
                 sender = left.popen([str(HERE / "build/send"), *map(str, words)], stdout=subprocess.PIPE, text=True)
                 while sender.poll() is None:
-                    rows.append(sample(begin, process, right, folder))
+                    rows.append(sample(begin, process, right, folder, arguments.every))
                     print(told(rows[-1]), flush=True)
-                    wait_for(sender, arguments.every)
                 time.sleep(1)
-                rows.append(sample(begin, process, right, folder))
+                rows.append(sample(begin, process, right, folder, 0))
                 last = counters(right, "vb")
                 process.send_signal(signal.SIGTERM)
                 code = process.wait(120)
@@ -170,11 +182,6 @@ def soak(folder: Path, arguments: argparse.Namespace) -> tuple[list[Row], dict[s
     return rows, total
 
 
-def wait_for(process: subprocess.Popen, seconds: float) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
-
-
 def told(row: Row) -> str:
     return (
         f"{row['elapsed_s']:>7} s  {row['rss_kb'] / 1024:6.1f} MiB  {row['records']:>7,} records in {row['table_bytes'] / 2**20:5.1f} MiB  "
@@ -183,34 +190,35 @@ def told(row: Row) -> str:
 
 
 def leasts(rows: list[Row]) -> list[Row]:
-    """The row of the least resident memory of each TURNS_OF_A_LEAST files that begin after the first quarter of the run."""
+    """The row with the least resident memory of each TURNS_OF_A_LEAST files that begin after the first quarter of the run."""
     end = rows[-1]["elapsed_s"]
     width = end * TURNS_OF_A_LEAST / TURNS
     windows = defaultdict(list)
     for row in rows:
         windows[min(row["elapsed_s"], end - 0.1) // width].append(row)
-    return [min(window, key=itemgetter("rss_kb")) for number, window in windows.items() if number * width >= end / 4]
+    return [min(window, key=itemgetter("least_kb")) for number, window in windows.items() if number * width >= end / 4]
 
 
-def slope_kb_per_s(rows: list[Row]) -> float:
-    """Of the line through their resident memory."""
-    times, sizes = [row["elapsed_s"] for row in rows], [row["rss_kb"] for row in rows]
+def slope_kb_per_s(rows: list[Row], column: str) -> float:
+    """Of the line through a column."""
+    times, sizes = [row["elapsed_s"] for row in rows], [row[column] for row in rows]
     return statistics.linear_regression(times, sizes).slope
 
 
 def verdict(rows: list[Row], total: dict[str, int], growth_kb: int) -> dict[str, int | float | bool]:
     """Figures of a run, and whether it passes."""
     tail_s = rows[-1]["elapsed_s"] * 3 / 4
-    slope = slope_kb_per_s(least := leasts(rows))
+    slope = slope_kb_per_s(least := leasts(rows), "least_kb")
     growth = slope * tail_s
-    every_sample = slope_kb_per_s([row for row in rows if row["elapsed_s"] >= rows[-1]["elapsed_s"] / 4]) * tail_s
+    tail = [row for row in rows if row["elapsed_s"] >= rows[-1]["elapsed_s"] / 4]
+    every_sample = slope_kb_per_s(tail, "rss_kb") * tail_s
     table = max(row["table_bytes"] for row in rows)
     peak = rows[-1]["peak_kb"] * 1024
     spent, passed = rows[-1]["cpu_s"] - rows[0]["cpu_s"], rows[-1]["elapsed_s"] - rows[0]["elapsed_s"]
     found = {
         "seconds": rows[-1]["elapsed_s"], "slope_kb_per_hour": round(slope * 3600), "fitted_growth_kb": round(growth),
         "fitted_growth_of_every_sample_kb": round(every_sample),
-        "least_kb": min(row["rss_kb"] for row in least), "highest_least_kb": max(row["rss_kb"] for row in least),
+        "least_kb": min(row["least_kb"] for row in least), "highest_least_kb": max(row["least_kb"] for row in least),
         "peak_bytes": peak, "table_bytes": table, "ring_bytes": RING_MIB << 20, "rest_bytes": peak - table - (RING_MIB << 20),
         "constant_bytes": CONSTANT_BYTES, "core_share": round(spent / passed, 3), **total,
     }  # fmt: skip
@@ -228,8 +236,8 @@ def picture(rows: list[Row], facts: dict[str, str], found: dict[str, int | float
         name: [(row["elapsed_s"] / 60, row[key] / (1 << 20 if key.endswith("bytes") else 1 << 10)) for row in rows]
         for name, key in names.items()
     }
-    series["least of each four files"] = [(row["elapsed_s"] / 60, row["rss_kb"] / 1024) for row in leasts(rows)]
-    title = f"Memory of synfin live under churn: least samples {found['slope_kb_per_hour']:+,} KB an hour in the last three quarters"
+    series["least of each four files"] = [(row["elapsed_s"] / 60, row["least_kb"] / 1024) for row in leasts(rows)]
+    title = f"Memory of synfin live under churn: the least {found['slope_kb_per_hour']:+,} KB an hour in the last three quarters"
     return chart.curves(
         title, series, ("minutes", "MiB"), {"fitted from here": rows[-1]["elapsed_s"] / 240}, chart.note(facts)
     )
@@ -248,14 +256,14 @@ def keep(
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run a sidecar under churn and look whether its memory stays flat.")
     parser.add_argument("--seconds", type=float, default=3600, help="how long (3600)")
-    parser.add_argument("--every", type=float, default=2, help="seconds between two samples (2)")
+    parser.add_argument("--every", type=float, default=10, help="seconds between two samples (10)")
     parser.add_argument("--rate", type=float, default=30_000, help="packets a second, in the mean (30,000)")
     parser.add_argument("--max-flows", type=int, default=240_000, help="records at once, at most (240,000)")
     parser.add_argument(
         "--growth-kb",
         type=int,
         default=GROWTH_KB,
-        help=f"fitted growth of the least samples that is let pass ({GROWTH_KB:,})",
+        help=f"fitted growth of the least that is let pass ({GROWTH_KB:,})",
     )
     parser.add_argument("--folder", type=Path, default=HERE / "build/captures", help="where the capture is kept")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ TOTAL = {
 
 def samples(grows_kb: float, first_kb: int = 150 << 10, peak_kb: int = 400 << 10, saw_kb: int = 0):
     """An hour, warm after a quarter of it; each minute what waits grows, and is written."""
-    return [
-        {"elapsed_s": float(at), "cpu_s": at / 10, "peak_kb": peak_kb, "table_bytes": 50 * MIB,
-         "rss_kb": 0 if at < 900 else first_kb + grows_kb * (at - 900) / 2700 + saw_kb * (at % 60) / 60}
-        for at in range(0, 3610, 10)
-    ]  # fmt: skip
+    rows = []
+    for at in range(0, 3610, 10):
+        stays = 0 if at < 900 else first_kb + grows_kb * (at - 900) / 2700
+        rows.append({
+            "elapsed_s": float(at), "cpu_s": at / 10, "peak_kb": peak_kb, "table_bytes": 50 * MIB,
+            "least_kb": stays + saw_kb * (at % 60 // 10) / 6, "rss_kb": stays + saw_kb * (at % 60) / 60,
+        })  # fmt: skip
+    return rows
 
 
 @pytest.mark.parametrize(("grows_kb", "flat"), [(0, True), (4000, True), (4200, False), (-4200, True)])
@@ -40,7 +44,7 @@ def test_what_waits_for_a_file_is_not_growth(grows_kb, flat):
     rows = samples(grows_kb, saw_kb=150 << 10)
     for row in rows:
         if 3000 <= row["elapsed_s"] < 3060:
-            row["rss_kb"] += 100 << 10
+            row["least_kb"] += 100 << 10
     found = soak.verdict(rows, TOTAL, 4096)
     assert abs(found["fitted_growth_kb"] - grows_kb) <= 1 and found["flat"] is flat
 
@@ -48,6 +52,29 @@ def test_what_waits_for_a_file_is_not_growth(grows_kb, flat):
 def test_one_least_for_each_four_files():
     least = soak.leasts(samples(0, saw_kb=1000))
     assert [row["elapsed_s"] for row in least] == list(range(960, 3600, 240))
+
+
+SAW = """
+import time
+for _ in range(100):
+    held = b"x" * (64 << 20)
+    print(flush=True)
+    time.sleep(0.4)
+    del held
+    time.sleep(0.3)
+"""
+
+
+def test_the_least_of_a_process_is_found():
+    """Of one that takes 64 MiB for most of the time."""
+    with subprocess.Popen([sys.executable, "-c", SAW], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            most = soak.least_resident_kb(process.pid, 0)
+            least = soak.least_resident_kb(process.pid, time.monotonic() + 3)
+        finally:
+            process.kill()
+    assert least < 40 << 10 and most > least + (60 << 10)
 
 
 def test_the_peak_is_held_against_its_bound():
