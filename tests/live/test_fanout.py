@@ -36,7 +36,7 @@ def listening(interface, kind=socket.SOCK_RAW):
 
 def fanned(namespace, interface, workers, group=None, kind=socket.SOCK_RAW):
     """Sockets of one group in the order of the workers."""
-    group = group or FanoutGroup(0, workers)
+    group = group or FanoutGroup(workers)
 
     def make():
         index = socket.if_nametoindex(interface)
@@ -235,21 +235,57 @@ def test_interface_without_link_header(cable):
 
 
 def test_groups_of_others_are_left_alone(bare_cable):
-    """Numbers that the kernel chooses are nobody else's; a number that is asked for is the one of the first interface."""
-    left, right = bare_cable
+    """Numbers that the kernel chooses are nobody else's."""
+    left, _ = bare_cable
     with contextlib.ExitStack() as stack:
-        first, second = (FanoutGroup(0, 2), FanoutGroup(0, 2))
+        first, second = (FanoutGroup(2), FanoutGroup(2))
         sockets = [stack.enter_context(s) for group in (first, second) for s in fanned(left, "va", 2, group)]
         numbers = [sock.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF for sock in sockets]
         assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
-        asked = fanned(right, "vb", 2, FanoutGroup(4711, 2))
-        assert [stack.enter_context(s).getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF for s in asked] == [4711] * 2
-        with pytest.raises(OSError, match="Invalid argument"):
-            right.call(lambda: FanoutGroup(4711, 1).join(listening("lo"), 1))
+
+
+class Counted:
+    """A socket of a kernel that numbers new groups from 0 on, as Linux does after its start."""
+
+    groups = 0
+    UNIQUE_ID = 0x2000
+
+    def setsockopt(self, level, option, value):
+        if option == _PACKET_FANOUT:
+            number, kind = struct.unpack("HH", value)
+            if kind & self.UNIQUE_ID:
+                number, Counted.groups = self.groups, self.groups + 1
+            self.number = number
+
+    def getsockopt(self, level, option):
+        return self.number
+
+
+def test_the_first_group_of_a_kernel_has_number_0(monkeypatch):
+    monkeypatch.setattr(Counted, "groups", 0)
+    group, sockets = FanoutGroup(3), [Counted() for _ in range(6)]
+    for index in (7, 8):
+        for sock in sockets[3 * (index - 7) :][:3]:
+            group.join(sock, index)
+    assert [sock.number for sock in sockets] == [0] * 3 + [1] * 3
+
+
+def test_an_interface_that_comes_back_under_its_number_is_joined_anew(monkeypatch):
+    monkeypatch.setattr(Counted, "groups", 5)
+    group, sockets = FanoutGroup(2), [Counted() for _ in range(4)]
+    for sock in sockets[:2]:
+        group.join(sock, 7)
+    group.leave(7)
+    assert not group.is_turn(7, 0) and not group.is_complete(7)  # one of them has not seen that it went
+    group.leave(7)
+    for place, sock in enumerate(sockets[2:]):
+        assert group.is_turn(7, place)
+        group.join(sock, 7)
+    assert group.is_complete(7) and [sock.number for sock in sockets] == [5, 5, 6, 6]
 
 
 def test_places_are_given_once():
-    group = FanoutGroup(7, 2)
+    group = FanoutGroup(2)
     assert [group.take_place(), group.take_place()] == [0, 1]
     with pytest.raises(ValueError, match="only 2 workers"):
         group.take_place()

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from netns import veth
+from netns import Namespace, veth
 from processes import end, sidecar
 from taps import TIMEOUT, received, send, until
 
@@ -215,6 +215,39 @@ def test_workers_see_what_passes_or_tell_it(cable, tmp_path):
     assert code == 0 and capture["holds"] and capture["ring_packets"] > len(talk)
     assert 0 < capture["interface_unseen"] <= total - len(talk)
     assert total <= capture["ring_packets"] + capture["interface_unseen"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("away_s", [0, 1.5])
+def test_interface_that_is_moved_away_and_back(cable, tmp_path, workers, away_s):
+    """It keeps its number, and no socket that was bound to it receives from it any more."""
+    left, right = cable
+    ports = range(1000, 1050)
+    talk = [frame for port in ports for frame in frames(port)]
+    with Namespace() as other, sidecar(right, tmp_path, "vb", "--workers", workers, "--json") as (process, _):
+        send(left, "va", talk)
+        (before,) = json.loads(right.run(["ip", "-j", "link", "show", "vb"]))
+        right.ip(f"link set vb netns {other.path}")
+        time.sleep(away_s)
+        other.ip(f"link set vb netns {right.path}")
+        right.ip("link set vb up")
+        (after,) = json.loads(right.run(["ip", "-j", "link", "show", "vb"]))
+        assert before["ifindex"] == after["ifindex"]
+        up(left, "va")
+        time.sleep(2)  # longer than it takes to look
+        send(left, "va", talk)
+        time.sleep(0.3)
+        code, out, _ = end(process)
+    found = json.loads(out)
+    assert code == 0 and found["capture"]["holds"]
+    assert found["packets"] == 2 * len(talk) and found["connections"] == len(ports)
+
+
+def test_stop_while_a_socket_is_exchanged(cable):
+    """A signal may come when the old one is closed already."""
+    source = cable[1].call(LiveInput, ["vb"])
+    source._taps[0].socket._socket.close()
+    source.stop()
 
 
 def test_packets_before_the_removal_are_tracked(cable):

@@ -121,8 +121,10 @@ def test_counters_that_begin_again():
     assert lost.losses == Losses(interface_rx_dropped=30, interface_rx_missed=3)
     lost.see(link(index=8, dropped=9, missed=1))
     assert lost.losses == Losses(interface_rx_dropped=37, interface_rx_missed=4)
-    lost.see(link(index=8))  # the driver was reset: nothing is taken back below zero
-    assert lost.losses == Losses(interface_rx_dropped=30, interface_rx_missed=3)
+    lost.see(link(index=8, dropped=5))  # the driver was reset: nothing is taken back, and what comes now counts at once
+    assert lost.losses == Losses(interface_rx_dropped=42, interface_rx_missed=4)
+    lost.see(link(index=8, dropped=6, missed=2))
+    assert lost.losses == Losses(interface_rx_dropped=43, interface_rx_missed=6)
 
 
 def test_what_a_new_interface_carried_before_its_ring():

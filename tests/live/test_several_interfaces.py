@@ -150,7 +150,7 @@ class Team:
     """Workers on the interfaces of a namespace, each with a tracker, in threads."""
 
     def __init__(self, namespace, interfaces, workers):
-        self.group = FanoutGroup(0, workers)
+        self.group = FanoutGroup(workers)
         self.sources = [namespace.call(LiveInput, interfaces, fanout=self.group) for _ in range(workers)]
         self.runs = [Run(source, Settings()) for source in self.sources]
         self.flows = [[] for _ in range(workers)]

@@ -33,7 +33,7 @@ def open_inputs(config: LiveConfig) -> list[LiveInput]:
     from synfin.sources.fanout import FanoutGroup
     from synfin.sources.live import SNAPLEN, LiveInput
 
-    group = FanoutGroup(workers=config.workers) if config.workers > 1 else None
+    group = FanoutGroup(config.workers) if config.workers > 1 else None
     snaplen = config.snaplen or (None if config.settings.checksum == "verify" else SNAPLEN)
     inputs: list[LiveInput] = []
     try:

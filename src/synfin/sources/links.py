@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 
 # linux/rtnetlink.h, linux/if_link.h, linux/netlink.h, linux/if.h
@@ -27,7 +29,8 @@ class Link:
 
     Parameters
     ----------
-    index : its number, which no other interface of the namespace gets as long as the host runs.
+    index : its number in the namespace. One that is made takes a number that was never used, unless another one is asked for;
+        one that is moved to another namespace and back keeps its own.
     hardware : ARPHRD_* of linux/if_arp.h.
     up, carrier : whether it was switched on; whether it is, and a cable or a peer is there.
     rx_dropped, rx_missed : packets that the driver or the stack dropped before anybody saw them, and that the card had no
@@ -48,7 +51,7 @@ class Link:
 class Links:
     """Asks for interfaces of the network namespace in which it was made, also from threads of another one.
 
-    Raises OSError where rtnetlink is not to be had, or does not answer for 5 s.
+    Raises OSError where rtnetlink is not to be had, does not answer for 5 s, or refuses to.
     """
 
     def __init__(self) -> None:
@@ -76,7 +79,12 @@ class Links:
             answer = self._socket.recv(_ANSWER_BYTES)
             length, kind, _, number, _ = _HEADER.unpack_from(answer)
             if number == self._number:
-                return None if kind == _NLMSG_ERROR else _link(answer[_HEADER.size : length])
+                if kind != _NLMSG_ERROR:
+                    return _link(answer[_HEADER.size : length])
+                code = -int.from_bytes(answer[_HEADER.size : _HEADER.size + 4], sys.byteorder, signed=True)
+                if code == errno.ENODEV:
+                    return None
+                raise OSError(code, os.strerror(code))
 
     def close(self) -> None:
         """Close the socket."""

@@ -268,8 +268,10 @@ class LiveInput:
 
     def _see(self, tap: _Tap, link: Link | None, fell: bool) -> None:
         was_up = tap.up
-        if link is None:
+        if link is None or (fell and not tap.socket.is_bound):
             tap.there = False
+            if tap.how.fanout:
+                tap.how.fanout.leave(tap.link.index)
             self._drained = time.monotonic() + 2 * self._timeout_ns / 1e9
             self._note("removed", tap)
             return
@@ -288,7 +290,9 @@ class LiveInput:
 
     def _open_again(self, tap: _Tap) -> None:
         # The old ring is empty by now. A socket of a new interface, because that may have another link layer.
-        link, fanout = self._links.named(tap.name), tap.how.fanout
+        link, fanout = None, tap.how.fanout
+        with contextlib.suppress(OSError):  # no answer: at the next look
+            link = self._links.named(tap.name)
         if link is None or (fanout and not (link.up and fanout.is_turn(link.index, self._place))):
             return
         try:
@@ -300,9 +304,9 @@ class LiveInput:
             return
         tap.count()
         tap.ring.map(new.memory, tap.how.block_bytes, new.link_type)
-        tap.socket.close()
-        tap.socket, tap.link, tap.there, tap.accepts = new, link, True, fanout is None
-        tap.is_new = True
+        old, tap.socket = tap.socket, new
+        old.close()
+        tap.link, tap.there, tap.accepts, tap.is_new = link, True, fanout is None, True
         tap.losses.see(link)
         self._agree_on_clock()
         self._note("made again", tap)
@@ -316,7 +320,7 @@ class LiveInput:
             return
         self._ending = True
         for tap in self._taps:
-            with contextlib.suppress(OSError):  # closed meanwhile, by another thread
+            with contextlib.suppress(OSError, ConfigError):  # closed meanwhile, by another thread
                 tap.socket.refuse()
 
     @property
@@ -383,7 +387,10 @@ def _check(interfaces: list[str]) -> None:
 
 
 def _find(links: Links, name: str) -> Link:
-    link = links.named(name)
+    try:
+        link = links.named(name)
+    except OSError as error:
+        raise CaptureOpenError(f"cannot listen on {name}: rtnetlink does not tell of it ({error.strerror or error})", name) from error
     if link is None:
         known = ", ".join(name for _, name in socket.if_nameindex()[:12])
         raise CaptureOpenError(f"there is no interface {name!r}; there are {known or 'none'}", name)

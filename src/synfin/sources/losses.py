@@ -59,13 +59,10 @@ class InterfaceLosses:
 
     def __init__(self, link: Link):
         self._ring = [0, 0, 0]
-        self._before = (0, 0)
+        self._interface = [0, 0]
         self._unseen = 0
-        self._begin(link)
-
-    def _begin(self, link: Link) -> None:
         self._index = link.index
-        self._last = self._first = (link.rx_dropped, link.rx_missed)
+        self._last = (link.rx_dropped, link.rx_missed)
 
     def add_ring(self, packets: int, drops: int, freezes: int) -> None:
         """Add what the socket has counted since the last time."""
@@ -73,10 +70,11 @@ class InterfaceLosses:
 
     def see(self, link: Link) -> None:
         """Take the interface's counters as they are now."""
-        if link.index != self._index:
-            self._before = self._interface
-            self._begin(link)
-        self._last = (link.rx_dropped, link.rx_missed)
+        now = (link.rx_dropped, link.rx_missed)
+        if link.index == self._index:
+            for which, (new, last) in enumerate(zip(now, self._last, strict=True)):
+                self._interface[which] += new - last if new >= last else new  # where a driver began again with 0
+        self._index, self._last = link.index, now
 
     def begin_ring(self, link: Link, packets: int, drops: int, freezes: int) -> None:
         """Take the first counts of the socket of an interface that was made again, and the interface's own, which were
@@ -84,12 +82,6 @@ class InterfaceLosses:
         """
         self._unseen += max(link.packets - packets, 0)
         self.add_ring(packets, drops, freezes)
-
-    @property
-    def _interface(self) -> tuple[int, int]:
-        since = (max(last - first, 0) for last, first in zip(self._last, self._first, strict=True))
-        dropped, missed = (old + new for old, new in zip(self._before, since, strict=True))
-        return dropped, missed
 
     @property
     def drops(self) -> int:

@@ -171,6 +171,11 @@ class PacketSocket:
         """What went wrong since the last call (errno); 0 for nothing."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it still receives from its interface: not once that was removed, even if it is back under its number."""
+        return self._socket.getsockname()[0] != ""
+
     def close(self) -> None:
         """Close the socket and unmap its ring. The kernel ends its membership."""
         self.memory.close()
