@@ -57,12 +57,12 @@ class Manager:
 
 
 @contextlib.contextmanager
-def sidecar(namespace, folder, *arguments, program=("-m", "synfin", "live"), **environ):
+def sidecar(namespace, folder, *arguments, program=("-m", "synfin", "live"), stderr=subprocess.PIPE, **environ):
     """`synfin live` in a process, once it says that it is ready; gives it and its service manager."""
     manager = Manager(folder / f"notify-{os.urandom(4).hex()}")
     process = namespace.popen(
         [sys.executable, *program, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=stderr, text=True,
         env={**os.environ, "NOTIFY_SOCKET": manager.path, **environ},
     )  # fmt: skip
     try:

@@ -180,6 +180,30 @@ def test_pruning_leaves_the_open_file_its_place(tmp_path):
     assert rolling.rows_written == {"flows": 3_000}
 
 
+def test_files_of_a_clock_that_was_ahead_go_first(tmp_path):
+    """They are older than what is written now, and no age reaches them."""
+    past = [put(tmp_path, "flows", NOON - hours * HOUR) for hours in (2, 1)]
+    future = [put(tmp_path, "flows", NOON + hours * DAY) for hours in (1, 2)]
+    for keep, left in ((400, past + future), (300, [*past, future[1]]), (200, past), (100, past[1:])):
+        prune(tmp_path, FOLDERS, now_ns=NOON, keep_ns=DAY, keep_bytes=keep)
+        assert tree(tmp_path) == sorted(left)
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path, monkeypatch):
+    names = [put(tmp_path, "flows", NOON - hours * HOUR) for hours in (5, 4, 3, 2)]
+    unlink = os.unlink
+
+    def refuse(path):
+        if str(path).endswith(names[0]):
+            raise PermissionError(13, "Permission denied", path)
+        unlink(path)
+
+    monkeypatch.setattr("synfin.sidecar.pruning.os.unlink", refuse)
+    with pytest.raises(PermissionError):
+        prune(tmp_path, FOLDERS, now_ns=NOON, keep_ns=3 * HOUR, keep_bytes=250)
+    assert tree(tmp_path) == [names[0], names[3]]
+
+
 def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     put(folder, "flows", NOON - DAY)

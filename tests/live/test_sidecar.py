@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import tempfile
@@ -157,6 +158,22 @@ def test_a_hangup_rereads_the_file(cable, tmp_path):
     assert len(stored(out, "flows")) == 3 and len(list((out / "flows").rglob("*.parquet"))) == 2
 
 
+def test_interim_rows_without_their_table_are_not_reread(cable, tmp_path):
+    left, right = cable
+    file = tmp_path / "synfin.toml"
+    file.write_text(f'interfaces = ["vb"]\noutput = "{tmp_path / "rows"}"\ntable = "intervals"\n')
+    with sidecar(right, tmp_path, "--config", file) as (process, manager):
+        with file.open("a") as config:
+            config.write('interim = "1s"\n')
+        process.send_signal(signal.SIGHUP)
+        manager.wait_for("RELOADING=1")
+        manager.wait_for("READY=1")
+        send(left, "va", [Dialogue().handshake()])
+        time.sleep(2.5)
+        code, _, err = end(process)
+    assert code == 0 and "not_reread" in err and "--interim writes rows of the flow table" in err
+
+
 @pytest.fixture
 def open_folder():
     """Makes folders that every user can write to, also above them."""
@@ -188,6 +205,31 @@ def test_privileges_of_a_run(cable, open_folder):
         assert len(stored(out / "rows", "flows")) == 2
 
 
+def test_all_code_is_loaded_before_privileges_are_dropped(cable, tmp_path):
+    """With everything that a run can do, progress on a terminal too."""
+    left, right = cable
+    right.ip("link set lo up")
+    terminal, line = os.openpty()
+    with os.fdopen(line, "wb"), os.fdopen(terminal, "rb", buffering=0) as screen:
+        what = ("vb", "--workers", 2, "-o", tmp_path / "rows", "--metrics", 9108, "--roll", "1s", "--keep", "1h", "--interim", "1s",
+                "--head", 3)  # fmt: skip
+        with sidecar(right, tmp_path, *what, program=(Path(__file__).with_name("blind.py"),), stderr=line) as (process, _):
+            for number in range(3):
+                send(left, "va", closed(3, port=10_000 + 1000 * number))
+                time.sleep(0.7)
+            with right.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                client.connect(("127.0.0.1", 9108))
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b"synfin_packets_total" in b"".join(iter(lambda: client.recv(65536), b""))
+            process.send_signal(signal.SIGHUP)
+            code, out, _ = end(process)
+        os.set_blocking(terminal, False)
+        seen = screen.read().decode()
+    assert code == 0, seen
+    assert "live" in seen and "late" not in seen and "Traceback" not in seen
+    assert "complete" in out
+
+
 def test_what_cannot_be(cable, tmp_path):
     import subprocess
     import sys
@@ -204,6 +246,9 @@ def test_what_cannot_be(cable, tmp_path):
     assert line() == (2, "synfin: name an interface: synfin live IFACE, or `interfaces` in the file of --config")
     assert line("vb", "--interim", "1s") == (
         2, "synfin: --interim is about the files of a local folder of Parquet; add -o FOLDER",
+    )  # fmt: skip
+    assert line("vb", "-o", tmp_path / "rows", "--table", "intervals", "--interim", "1s") == (
+        2, "synfin: --interim writes rows of the flow table, which --table leaves out",
     )  # fmt: skip
     (tmp_path / "nobodys").mkdir(mode=0o700)
     assert line("vb", "-o", tmp_path / "nobodys" / "rows", "--user", "nobody")[1].endswith(

@@ -144,6 +144,7 @@ class _Job:
             service.close()
 
     def _destination(self) -> tuple[Target | None, dict[str, Layout]]:
+        self.progress.load()
         self.target, layouts = destination(vars(self.config), self.config.settings)
         return self.target, layouts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from types import TracebackType
@@ -19,6 +20,15 @@ class Progress:
         self._next = 0.0
         self._started = 0.0
         self._run: Any = None
+
+    def load(self) -> None:
+        """Load now what is else loaded with the first numbers: a live run may have no right to read it by then."""
+        if self._enabled:
+            from rich.console import Console
+
+            console = Console(file=io.StringIO(), force_terminal=True)
+            with self._made(console):
+                pass
 
     def watch(self, run: Any) -> None:
         """Begin to show a run."""
@@ -45,6 +55,12 @@ class Progress:
 
     def _start(self) -> None:
         from rich.console import Console
+
+        self._bar = self._made(Console(stderr=True))
+        self._bar.start()
+
+    def _made(self, console: Any) -> Any:
+        # A bar, not started yet.
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -54,9 +70,9 @@ class Progress:
             TextColumn("{task.fields[packets]} packets, {task.fields[speed]}/s, {task.fields[live]} live"),
             TimeRemainingColumn(compact=True),
         )
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", packets="0", speed="0", live="0")
-        self._bar.start()
+        bar = Bar(*columns, console=console, transient=True)
+        self._task = bar.add_task("", total=None, packets="0", speed="0", live="0")
+        return bar
 
     def __enter__(self) -> Progress:
         return self

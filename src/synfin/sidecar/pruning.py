@@ -91,12 +91,14 @@ def prune(folder: Path, tables: Iterable[str], *, now_ns: int, keep_ns: int | No
     ----------
     now_ns : the time (since 1970).
     keep_ns : files go whose roll began longer ago.
-    keep_bytes : files go while all, those that are being written included, take more. What is being written stays.
+    keep_bytes : files go while all, those that are being written included, take more. What is being written stays. Files of
+        the future go first: the clock was ahead when they were written, and what is written now is the newest.
 
     Raises
     ------
-    OSError : one that should go does not.
+    OSError : one that should go does not; the others that should have gone.
     """
+    refused: OSError | None = None
     files: list[Kept] = []
     total = count = 0
     for entry in _half_files(folder):
@@ -107,15 +109,22 @@ def prune(folder: Path, tables: Iterable[str], *, now_ns: int, keep_ns: int | No
             if kept := _complete(entry):
                 files.append(kept)
                 total += kept.size
-    for file in sorted(files):
+    for file in sorted(files, key=lambda file: (file.start_ns <= now_ns, file)):
         is_old = keep_ns is not None and file.start_ns + keep_ns < now_ns
-        if not is_old and (keep_bytes is None or total <= keep_bytes):
-            break
-        with suppress(FileNotFoundError):
-            os.unlink(file.path)
-            count += 1
+        is_too_much = keep_bytes is not None and total > keep_bytes
+        if not (is_old or is_too_much):
+            continue
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(file.path)
+                count += 1
+        except OSError as error:
+            refused = refused or error
+            continue
         total -= file.size
         _remove_empty(Path(file.path).parent)
+    if refused:
+        raise refused
     return count
 
 

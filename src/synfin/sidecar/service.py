@@ -151,6 +151,11 @@ class Service:
             raise ConfigError(f"--{useless[0]} is about the files of a local folder of Parquet; add -o FOLDER")
         if self._rolls and config.overwrite:
             raise ConfigError("a live run adds files to its folder (--overwrite); --keep removes old ones")
+        self._check_interim(config)
+
+    def _check_interim(self, config: LiveConfig) -> None:
+        if config.interim and "flows" not in self._layouts:
+            raise ConfigError("--interim writes rows of the flow table, which --table leaves out")
 
     def _columns(self, needed: list[str]) -> tuple[list[str], list[str]]:
         kept = {table: self._layouts[table].names if table in self._layouts else [] for table in ("flows", "intervals")}
@@ -292,10 +297,12 @@ class Service:
         self._notify.reloading()
         if self._reread:
             try:
-                self.config, others = self.config.reloaded(self._reread())
+                config, others = self.config.reloaded(self._reread())
+                self._check_interim(config)
             except ConfigError as error:
                 self.logs.error("not_reread", reason=str(error))
             else:
+                self.config = config
                 self._apply()
                 if others:
                     self.logs.warning("restart_needed", keys=", ".join(sorted(others)))
