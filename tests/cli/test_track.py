@@ -316,6 +316,32 @@ def test_a_signal_writes_what_was_read(start, tmp_path, number, code):
     assert os.listdir(tmp_path) == ["x.parquet"]
 
 
+SLOW_DISK = """
+import sys, time
+from synfin.cli.main import main
+from synfin.output import writer
+def slow(path, sync=writer.sync):
+    print("syncing", file=sys.stderr, flush=True)
+    time.sleep(1)
+    sync(path)
+writer.sync = slow
+main(sys.argv[1:])
+"""
+
+
+def test_a_signal_while_the_file_is_completed_costs_no_row(tmp_path):
+    """Nothing is left to be broken off: all was read."""
+    capture = tmp_path / "x.pcap"
+    capture.write_bytes(pcap_bytes(merge(*dialogues())))
+    line = [sys.executable, "-c", SLOW_DISK, "track", capture, "-o", tmp_path / "x.parquet"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == "syncing\n"
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and "INCOMPLETE" not in out
+    assert pq.read_metadata(tmp_path / "x.parquet").metadata[b"complete"] == b"true"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_packet_leaves_nothing(start, tmp_path, number, code):
     process = start("track", "-", "-o", tmp_path / "x.parquet", stdin=subprocess.PIPE)

@@ -199,9 +199,30 @@ def test_an_age_or_a_size(text, meant):
     assert parse_keep(text) == meant
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("7", "neither an age"), ("1.5", "neither an age"), ("soon", "neither an age"), ("-1d", "neither an age"), ("", "neither an age"),
+     ("0d", "for no time"), ("0G", "no space")],
+)  # fmt: skip
+def test_what_cannot_be_kept(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_keep(text)
+
+
+@pytest.mark.parametrize("line", ["seconds = inf", "seconds = nan", "seconds = 1e300", 'interim = "200000d"', "roll-rows = 9223372036854775808"])
+def test_numbers_that_no_clock_or_counter_holds(file, line):
+    with pytest.raises(ConfigError, match=r"at most|at least|nan"):
+        LiveConfig.of({"interfaces": ("eth0",)}, file(line))
+
+
+def test_seconds_that_are_no_number():
+    with pytest.raises(ConfigError, match="not nan"):
+        LiveConfig(seconds=float("nan"))
+
+
 def test_addresses():
     assert parse_address("9108") == ("127.0.0.1", 9108) and parse_address("[::]:1") == ("::", 1)
-    assert parse_address("metrics.example:0") == ("metrics.example", 0)
+    assert parse_address("metrics.example:0") == ("metrics.example", 0) and parse_address("*:9108") == ("", 9108)
     for wrong in ("", ":1", "65536", "a b:1", "::1:80", "[::1]", "-1"):
         with pytest.raises(ConfigError):
             parse_address(wrong)

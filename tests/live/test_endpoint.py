@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from synfin.errors import ConfigError
 from synfin.sidecar import endpoint as module
-from synfin.sidecar.endpoint import Endpoint, address_of
+from synfin.sidecar.endpoint import Endpoint
 from synfin.sidecar.logs import Logs
 
 #: What Prometheus 2.42 and 3.5 send.
@@ -159,23 +159,6 @@ def test_it_listens_where_it_was_told_and_nowhere_else():
             assert sock.makefile("rb").readline().split()[1] == b"200"
     finally:
         everywhere.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("9100", ("127.0.0.1", 9100)), ("0.0.0.0:9100", ("0.0.0.0", 9100)), ("[::1]:9100", ("::1", 9100)),
-     ("localhost:1", ("localhost", 1)), ("*:9100", ("", 9100)), ("0", ("127.0.0.1", 0))],
-)  # fmt: skip
-def test_addresses(text, address):
-    assert address_of(text) == address
-
-
-@pytest.mark.parametrize(
-    "text", ["", ":", ":9100", "x", "70000", "-1", "::1:9100", "host:", "host:port", "1.5", "٣", "[::1]"]
-)
-def test_what_is_no_address(text):
-    with pytest.raises(ConfigError, match="--metrics"):
-        address_of(text)
 
 
 def test_closing_frees_the_port_the_thread_and_all_descriptors():

@@ -120,6 +120,22 @@ def test_folder_append_and_overwrite(tmp_path):
     assert tree(rows) == ["flows/part-00000.csv", "intervals/part-00000.csv"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_runs_that_add_to_a_folder_at_the_same_time(tmp_path, monkeypatch, links):
+    """Each began when the others had not ended; none takes another one's name."""
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: os.stat("/no such file"))
+    numbers = iter(range(1, 99))
+    monkeypatch.setattr(os, "getpid", lambda: next(numbers))  # as of several processes
+    rows, layouts = str(tmp_path / "rows"), {table: Layout.choose(table) for table in ("flows", "intervals")}
+    outputs = [Output(Target.parse(rows, append=append), layouts) for append in (False, False, True, True)]
+    for count, output in enumerate(outputs, 1):
+        output.write("flows", FakeBlock("flows", sample("flows", count)))
+        output.commit({})
+        assert output.names == [f"{rows}/{table}/part-{count - 1:05d}.parquet" for table in layouts]
+    assert pq.read_table(f"{rows}/flows").num_rows == 1 + 2 + 3 + 4 and len(tree(rows)) == 8
+
+
 def test_overwrite_that_fails_keeps_the_old_rows(tmp_path):
     rows = str(tmp_path / "rows")
     run(Target.parse(rows))

@@ -1,6 +1,6 @@
 """The account of a run as Python numbers: a tracker, the router and the merge of trackers say it in the same words."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
@@ -131,7 +131,7 @@ cdef dict stats_of(Core* core):
         "closers": _counted("side", stats.closers),
         "end_reasons": _counted("end_reason", stats.end_reasons),
         "evicted": {name: stats.evicted[i] for i, name in enumerate(RANK_NAMES) if stats.evicted[i]},
-        "cap": core.cap if core.capped else None,
+        "cap": core.cap if core.capped and core.cap != UINT32_MAX else None,    # none yet while memory is not full
         "counts": counts,
         "syn_resends": counts["syn_resends"],
         "retransmitted_segments": counts["retransmitted_segments"],

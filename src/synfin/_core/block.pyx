@@ -12,12 +12,14 @@ cdef extern from "core.h" nogil:
     void* zeroed_block(size_t size)
 
 import hashlib
+import os
 from array import array
 from base64 import b64encode
 from itertools import accumulate
 
 from synfin.errors import SynfinError
 
+cdef uint64_t SEED = int.from_bytes(os.urandom(8), "little")     # of the index over a block's addresses only
 WIDTHS = {"instant": 8, "int64": 8, "int32": 4, "int16": 2, "bool": WIDTH_BIT, "text": 4}
 BYTES = ("community_id", "zeek_history")     # columns of WIDTH_BYTES
 ADDRESS_TEXT = 40            # the longest IPv6 address has 39 characters
@@ -116,6 +118,7 @@ cdef int book_open(AddressBook* book, uint32_t rows) except -1:
     memset(book, 0, sizeof(AddressBook))
     book.room = room
     book.mask = slots - 1
+    book.seed = SEED
     book.slots = <uint32_t*>calloc(slots, sizeof(uint32_t))
     book.keys = <uint8_t*>calloc(room, 17)
     book.offsets = <int32_t*>calloc(room + 1, sizeof(int32_t))

@@ -64,6 +64,7 @@ cdef inline void release_blocks(Core* core, uint32_t number, Flow* flow, Facts* 
     if flow.marks & FM_IPV6:
         arena_give(&core.address_pairs, flow.key_low)
     flow.phase = PH_FREE
+    flow.marks = 0                 # a packet ahead may still name the record: its addresses are nobody's now
     arena_give(&core.flows, number)
 
 # ------------------------------------------------------------------------------------------------ the end

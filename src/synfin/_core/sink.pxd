@@ -4,8 +4,10 @@ from libc.stdint cimport int16_t, int32_t, int64_t, int8_t, uint8_t, uint16_t, u
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from synfin._core.key cimport mix64
+
 cdef extern from "core.h" nogil:
-    const uint64_t MIX_A, MIX_D
+    const uint64_t MIX_D
 
 cdef enum:
     MAX_COLUMNS = 160
@@ -17,11 +19,13 @@ cdef struct ColumnBuffer:
     uint8_t* valid           # bitmap, 1 = not null
     int width                # bytes a value; WIDTH_BIT: a bitmap
 
-# The addresses of one block as text, each once. `slots` is an open-addressing index over `keys`.
+# The addresses of one block as text, each once. `slots` is an open-addressing index over `keys`, seeded: senders choose
+# addresses.
 cdef struct AddressBook:
     uint32_t count
     uint32_t room
     uint32_t mask
+    uint64_t seed
     uint32_t* slots          # 0: empty, else 1 + index
     uint8_t* keys            # 17 bytes each: version, address
     int32_t* offsets
@@ -142,8 +146,7 @@ cdef inline int32_t address_code(AddressBook* book, uint8_t version, const uint8
     memcpy(key + 1, addr, 16)
     memcpy(&a, addr, 8)
     memcpy(&b, addr + 8, 8)
-    a = (a ^ (b * MIX_D) ^ version) * MIX_A
-    at = <uint32_t>(a >> 32) & book.mask
+    at = <uint32_t>(mix64(a ^ book.seed, b ^ version ^ MIX_D) >> 32) & book.mask
     while book.slots[at]:
         index = book.slots[at] - 1
         if memcmp(book.keys + 17 * <uint64_t>index, key, 17) == 0:

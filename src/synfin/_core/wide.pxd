@@ -202,7 +202,8 @@ cdef inline void set_place(Core* core, Facts* facts, int64_t number, int32_t fil
     facts.first_packet = <uint32_t>number
     facts.first_file = <int16_t>file_id
     facts.interface_id = <int16_t>interface_id
-    if unlikely(facts.first_packet != number or file_id > PLACE_MAX or interface_id > PLACE_MAX):
+    # Packets of an interface have a number that nobody is told.
+    if unlikely((file_id >= 0 and facts.first_packet != number) or file_id > PLACE_MAX or interface_id > PLACE_MAX):
         wide = widen(core, facts, WM_PLACE)
         wide.first_packet = number
         wide.first_file = file_id

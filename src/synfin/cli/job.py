@@ -26,7 +26,7 @@ _OPTIONS = (
     click.option("--format", type=click.Choice(FORMAT_NAMES), help="Format of the rows.  [default: by ending; parquet in a folder; arrow to -]"),
     click.option("--table", type=click.Choice(list(TABLES)), help="The table that a file holds; in a folder, only this one.  [default: flows; all in a folder]"),
     click.option("--append", is_flag=True, help="Add part files to a folder that holds rows of earlier runs."),
-    click.option("--overwrite", is_flag=True, help="Replace what earlier runs left in the folder, once this run is complete."),
+    click.option("--overwrite", is_flag=True, help="Replace what earlier runs left in the folder, once this run has ended, also by Ctrl-C."),
     click.option("--columns", "names", metavar="NAMES", help="Columns to write, in this order, separated by commas; +NAMES adds to the default ones. `synfin columns` lists all.  [default: all but the optional ones, marked (o)]"),
     click.option("--profile", type=click.Choice(["native", "lakehouse"]), default="native", show_default=True, help="lakehouse: microsecond instants beside NAME_ns integers, plain strings, for Spark, Delta and Iceberg."),
     click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
@@ -174,9 +174,9 @@ class Job:
                 run = self._run(progress)
                 with stopped_by_signal(run.stop) as came:
                     self._pump(run, output)
-            seconds = time.monotonic() - started
-            if output:
-                output.commit(file_metadata(run, ["synfin", *sys.argv[1:]]))
+                    seconds = time.monotonic() - started
+                    if output:
+                        output.commit(file_metadata(run, ["synfin", *sys.argv[1:]]))
         except BaseException:
             self.source.close()
             if output:

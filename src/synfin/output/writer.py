@@ -115,7 +115,8 @@ class Output:
         self._files: dict[str, RowFile] = {}
         try:
             for table, path in self._places().items():
-                self._files[table] = RowFile(path, FORMATS[target.format], layouts[table])
+                adds = target.folder and not target.overwrite and isinstance(path, Path)
+                self._files[table] = RowFile(PartFile(path) if adds else path, FORMATS[target.format], layouts[table])
             if not any(file.may_block for file in self._files.values()):
                 self._encoder = Encoder(self._encode)
         except BaseException:
@@ -176,7 +177,7 @@ class Output:
         number = max(parts.values(), default=-1) + 1 if target.append else 0
         for folder in (target.path, *(target.path / table for table in target.tables)):
             if not folder.is_dir():
-                guarded(str(folder), folder.mkdir)
+                guarded(str(folder), _make, folder)
                 self._made.append(folder)
         return {table: target.path / table / f"part-{number:05d}.{target.format}" for table in target.tables}
 
@@ -242,6 +243,11 @@ def _sink(path: Path | StoredPath | None) -> StandardOutput | AsideFile | Stored
     return guarded(str(path), StoredAside, path) if isinstance(path, StoredPath) else AsideFile(path)
 
 
+def _make(folder: Path | StoredPath) -> None:
+    with suppress(FileExistsError):  # another run has made it meanwhile
+        folder.mkdir()
+
+
 def _parts(folder: Path | StoredPath) -> list[tuple[Path, re.Match[str]]]:
     try:
         paths = sorted(folder.iterdir(), key=str)
@@ -292,6 +298,32 @@ class AsideFile:
         if self._aside:
             with suppress(OSError):
                 self._aside.unlink()
+
+
+class PartFile(AsideFile):
+    """A numbered file of a folder to which other runs may add files at the same time: it takes the next number that none of
+    them has taken.
+    """
+
+    def rename(self) -> None:
+        """A final name that nobody had, on disk as well."""
+        while self._aside:
+            try:
+                os.link(self._aside, self._path)  # which fails where there is one, unlike a rename
+            except OSError:
+                if self._path.exists():
+                    self._number_on()
+                else:  # a file system without links
+                    super().rename()
+            else:
+                self._aside.unlink()
+                self._aside = None
+                sync(self._path.parent)
+
+    def _number_on(self) -> None:
+        number = int(_PART.fullmatch(self._path.name)[1]) + 1
+        self._path = self._path.with_name(f"part-{number:05d}{self._path.suffix}")
+        self.name = str(Path(self.name).with_name(self._path.name))
 
 
 class StandardOutput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from synfin.errors import ConfigError
 from synfin.schema import TABLES
-from synfin.settings import FROM_TEXT, NS_PER_S, Settings, parse_duration, parse_ports, parse_size
+from synfin.settings import FROM_TEXT, MAX_DURATION_NS, NS_PER_S, Settings, parse_duration, parse_ports, parse_size
 
 FORMATS = ("arrow", "csv", "jsonl", "parquet")
 _LOOPBACK = "127.0.0.1"
@@ -60,8 +61,8 @@ def _setting_duration(given: str | int) -> int:
 
 def _duration(given: str | int) -> int:
     ns = _setting_duration(given)
-    if ns <= 0:
-        raise ConfigError("must be longer than 0")
+    if not 0 < ns <= MAX_DURATION_NS:
+        raise ConfigError("must be longer than 0 and at most 366d")
     return ns
 
 
@@ -77,18 +78,24 @@ def parse_keep(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"[\d.]+", text):
         for unit, parse in (("ns", parse_duration), ("bytes", parse_size)):
             try:
-                return unit, parse(text)
+                bound = parse(text)
             except ConfigError:
                 continue
+            if bound == 0:
+                raise ConfigError("nothing can be kept for no time or in no space; write it like 7d or 10G")
+            return unit, bound
     raise ConfigError(f"{text!r} is neither an age such as 7d nor a size such as 10G")
 
 
 def parse_address(text: str | int) -> tuple[str, int]:
-    """Host and port of ``[HOST:]PORT``; the host is the loopback address where none is named. Raises ConfigError."""
+    """Host and port of ``[HOST:]PORT``; the host is the loopback address where none is named, and empty for ``*``, which is
+    every interface. Raises ConfigError.
+    """
     match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]:|(?P<host>[^:\s\[\]]+):)?(?P<port>\d{1,5})", str(text))
     if match is None or not 0 <= int(match["port"]) <= 65535:
         raise ConfigError(f"{str(text)!r} is no port or HOST:PORT; write it like 9108, 0.0.0.0:9108 or [::1]:9108")
-    return match["v6"] or match["host"] or _LOOPBACK, int(match["port"])
+    host = match["v6"] or match["host"] or _LOOPBACK
+    return "" if host == "*" else host, int(match["port"])
 
 
 def parse_service(text: str) -> tuple[str, int]:
@@ -174,7 +181,7 @@ class LiveConfig:
     interfaces: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
 
-    seconds: float | None = _option(None, Kind("a number of seconds", (int, float), least=1e-3), "End after N seconds.  [default: run until Ctrl-C or SIGTERM]", "N")
+    seconds: float | None = _option(None, Kind("a number of seconds", (int, float), least=1e-3, most=MAX_DURATION_NS // NS_PER_S), "End after N seconds.  [default: run until Ctrl-C or SIGTERM]", "N")
     workers: int = _option(1, number(1, 64), "Track on N cores, each with a ring of its own; both directions of a connection reach one of them.  [default: 1]", "N")
     ring: int = _option(64, number(2, 65536), "Kernel memory for packets that wait to be tracked, for each interface and worker.  [default: 64]", "MIB")
     block: int = _option(1024, number(4, 65536), "The ring's memory is handed over in blocks of this size, a power of two.  [default: 1024]", "KIB")
@@ -188,11 +195,11 @@ class LiveConfig:
     format: str | None = _option(None, choice(*FORMATS), "Format of the rows.  [default: by ending; parquet in a folder; arrow to -]")
     table: str | None = _option(None, choice(*TABLES), "The table that a file holds; in a folder, only this one.  [default: flows; all in a folder]")
     append: bool = _option(False, FLAG, "Add part files to a folder of another format, or in a store, that holds rows of earlier runs; elsewhere a folder is always added to.")
-    overwrite: bool = _option(False, FLAG, "Replace what earlier runs left in such a folder, once this run is complete.")
+    overwrite: bool = _option(False, FLAG, "Replace what earlier runs left in such a folder, once this run has ended.")
     names: str | None = _option(None, NAMES, "Columns to write, in this order, separated by commas; +NAMES adds to the default ones. `synfin columns` lists all.  [default: all but the optional ones, marked (o)]", "NAMES", "--columns", key="columns")
     profile: str = _option("native", choice("native", "lakehouse"), "lakehouse: microsecond instants beside NAME_ns integers, plain strings, for Spark, Delta and Iceberg.  [default: native]")
     roll: int = _option(300 * NS_PER_S, DURATION, "Begin new files in the folder after so long.  [default: 5m]", "TIME", reloadable=True)
-    roll_rows: int = _option(10_000_000, number(1), "And after so many rows.  [default: 10000000]", "ROWS", reloadable=True)
+    roll_rows: int = _option(10_000_000, number(1, 1 << 62), "And after so many rows.  [default: 10000000]", "ROWS", reloadable=True)
     interim: int | None = _option(None, DURATION, "Write connections older than this as they stand, again and again, into the table `interim` of the folder.  [default: never]", "TIME", reloadable=True)
     keep: tuple[tuple[str, int], ...] = _option((), KEEP, "Remove files from the folder that are older (7d) or the oldest beyond a size (10G); may be given once for each.  [default: keep all]", "AGE|SIZE", several=True, reloadable=True)
 
@@ -204,6 +211,8 @@ class LiveConfig:
     head: int | None = _option(None, number(1), "Also show the N connections that began first.", "N")
 
     def __post_init__(self) -> None:
+        if self.seconds is not None and math.isnan(self.seconds):
+            raise ConfigError("--seconds takes a number of seconds, not nan")
         if self.settings.max_memory and self.workers > 1:
             raise ConfigError("a cap on memory (--max-memory) needs --workers 1")
         if self.settings.max_flows and self.settings.max_flows < self.workers:

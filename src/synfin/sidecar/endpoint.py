@@ -44,21 +44,6 @@ _REASONS = {
 }  # fmt: skip
 
 
-def address_of(text: str) -> tuple[str, int]:
-    """Host and port of `[HOST:]PORT`; without a host, loopback. `*` is every interface, IPv6 stands in brackets.
-
-    Raises ConfigError.
-    """
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ConfigError(f"--metrics {text}: an IPv6 address stands in brackets, as in [::1]:9100")
-    if not (port.isascii() and port.isdecimal() and int(port) < 65536) or (colon and not host):
-        raise ConfigError(f"--metrics {text}: give [HOST:]PORT, as in 9100 or 192.0.2.1:9100")
-    return ("" if host == "*" else host or LOOPBACK), int(port)
-
-
 @dataclass(eq=False)
 class _Client:
     sock: socket.socket

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from synfin.errors import ConfigError
 from synfin.schema import TABLES
-from synfin.settings import parse_duration, parse_size
 
 #: Tables that an output folder may hold, whether or not this run writes them.
 FOLDERS = (*TABLES, "interim")
@@ -48,32 +46,6 @@ def part_path(folder: Path, table: str, start_ns: int, number: int) -> Path:
     start = _EPOCH + timedelta(seconds=start_ns // 1_000_000_000)
     place = folder / table / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
     return place / f"part-{start:{_START}}-{number:05d}.parquet"
-
-
-def parse_keep(texts: Sequence[str]) -> tuple[int | None, int | None]:
-    """The bounds of ``--keep``, given once or for each: an age (``7d``) in nanoseconds, a size (``10G``) in bytes.
-
-    ``10m`` is an age; of a size, write ``10MiB``. Raises ConfigError.
-    """
-    bounds: dict[str, int] = {}
-    for text in texts:
-        kind, parse = ("age", parse_duration) if _is_duration(text) else ("size", parse_size)
-        if text.replace(".", "").isdigit():
-            raise ConfigError(f"{text!r} says neither how long nor how much to keep; write it like 7d or 10G")
-        if kind in bounds:
-            raise ConfigError(f"{text!r} is the second {kind} to keep; give one age, one size, or both")
-        bounds[kind] = parse(text)
-        if bounds[kind] == 0:
-            raise ConfigError("nothing can be kept for no time or in no space; write it like 7d or 10G")
-    return bounds.get("age"), bounds.get("size")
-
-
-def _is_duration(text: str) -> bool:
-    try:
-        parse_duration(text)
-    except ConfigError:
-        return False
-    return True
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -166,9 +166,14 @@ class Rolling:
 
     @property
     def error(self) -> str | None:
-        """What keeps rows from being written now; None while all goes well."""
+        """What keeps rows from being written now; None while they are."""
         slow = f"cannot write {self._folder} fast enough: rows are dropped" if self._is_slow else None
-        return self._disk_error or slow or self._prune_error
+        return self._disk_error or slow
+
+    @property
+    def prune_error(self) -> str | None:
+        """What keeps old files from being removed now; None while nothing does."""
+        return self._prune_error
 
     @property
     def rows_lost(self) -> dict[str, int]:

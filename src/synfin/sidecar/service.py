@@ -99,6 +99,7 @@ class Service:
         self._hung_up = self._stopping = False
         self._written: dict[str, int] = {}
         self._told_error: str | None = None
+        self._told_unpruned: str | None = None
         self._told_up: dict[str, bool] = {}
         self._told_drops = 0
         self._due = 0.0
@@ -283,6 +284,13 @@ class Service:
             else:
                 self.logs.warning("output_resumed", rows_lost=self.rows_lost)
             self._told_error = error
+        unpruned = self._rolling.prune_error if self._rolling else None
+        if unpruned != self._told_unpruned:
+            if unpruned:
+                self.logs.warning("pruning_failed", reason=unpruned)
+            else:
+                self.logs.warning("pruning_resumed")
+            self._told_unpruned = unpruned
         for name, up in self.workers.interface_up.items():
             if self._told_up.get(name, True) != up:
                 self.logs.warning("interface_up" if up else "interface_down", interface=name)

@@ -83,6 +83,7 @@ def test_where_memory_may_not_grow_what_is_there_is_the_cap():
         Tracker(Settings(max_memory=1 << 20), ["flow_id"])
     limit = int(str(raised.value).split()[-1].rstrip("M")) << 20
     tracker = Tracker(Settings(max_memory=limit), ["flow_id"])
+    assert tracker.stats()["cap"] is None  # it is not known yet
     feed(tracker, random_syns(60_000, 3))
     for seed in (4, 5):
         stats = tracker.stats()
@@ -111,3 +112,16 @@ def test_blocks_that_may_not_grow_end_records_too():
         tracker.take("flows")
     stats = tracker.stats()
     assert stats["packets"] == stats["packets_in_records"] == 120_000
+
+
+def test_a_packet_ahead_names_a_record_that_has_ended():
+    """What is looked up ahead may end by the packet's own time: its IPv6 addresses are then nobody's, and its place in their
+    memory is the number of a free record of either version."""
+    tracker = Tracker(Settings(), ["flow_id"])
+    one_sided = Dialogue(a_ip="2001:db8::1", b_ip="2001:db8::2")
+    one_sided.data(one_sided.a, b"x")
+    acks = [(one_sided.packets[-1].data, START + seconds * 1_000 * MS) for seconds in (0, 302)]
+    feed(tracker, [acks[0], *random_syns(90_000, 1)])
+    assert tracker.memory()["flows"] > 20 * 4096 * 100
+    feed(tracker, [acks[1]])
+    assert tracker.stats()["live"] == 1

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from dialogue import Dialogue
+from dialogue import START, Dialogue
 from synfin._core.batch import PacketBatch
 from synfin._core.probe import layout
 from synfin._core.tracker import Tracker
@@ -102,3 +102,18 @@ def test_connections_with_payload_long_after_the_first_packet_take_a_block():
     memory, ready = tracked(late).memory(), Tracker(Settings()).memory()
     assert memory["wides"] >= ready["wides"] + 1_400 * layout()["Wide"]
     assert memory["extras"] >= ready["extras"] + 1_400 * layout()["Extra"]
+
+
+def test_packets_of_an_interface_are_numbered_without_end():
+    """From 2^32 on, too: nobody is told their number, so that no record needs a block for it."""
+    memory = []
+    for first in (1, 1 << 32):
+        tracker, batch = Tracker(Settings()), PacketBatch()
+        for number in range(2_000):
+            dialogue = Dialogue(a_port=1_000 + number)
+            batch.append(dialogue.syn(dialogue.a).data, START + number, number=first + number, interface_id=0)
+            if len(batch) == 200:
+                assert tracker.feed(batch)
+                batch.clear()
+        memory.append(tracker.memory())
+    assert memory[0] == memory[1]
