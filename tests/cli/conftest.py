@@ -42,7 +42,7 @@ def start():
         command = [sys.executable, "-m", "synfin", *map(str, arguments)]
         # Of a shell's background job, SIGINT would be ignored.
         heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heard, **how}
-        return subprocess.Popen(command, env=os.environ, **how)
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heard, "env": os.environ, **how}
+        return subprocess.Popen(command, **how)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -235,6 +236,17 @@ def test_standard_input(start, capture, pipe):
         out, err = process.communicate(capture.read_bytes() if pipe else None)
     assert (process.returncode, err) == (0, b"")
     assert out.decode().count("\n     ") >= 9 and ", in -\n" in out.decode()
+
+
+def test_a_named_pipe_is_refused(start, tmp_path):
+    """It cannot be read twice, and nobody need be writing to it."""
+    os.mkfifo(tmp_path / "pipe")
+    process = start("explain", tmp_path / "pipe")
+    try:
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 2 and b"can be read only once, and explain reads twice" in err and err.count(b"\n") == 1
 
 
 def test_a_pipe_that_is_closed_early(start, tmp_path):

@@ -84,6 +84,18 @@ def test_a_pipe_is_refused_before_it_is_read(synfin, tmp_path):
     assert code == 2 and "only once" in err
 
 
+@pytest.mark.parametrize("captures", [".", "*.pcap*", "linked"])
+def test_a_file_that_a_folder_or_a_glob_brings_is_not_written(synfin, capture, monkeypatch, captures):
+    monkeypatch.chdir(capture.parent)
+    out = capture.parent / "x.pcapng"
+    assert synfin("extract", capture, "--server", "10.0.0.2:81", "-o", out)[0] == 0
+    (capture.parent / "linked").symlink_to(capture.parent)
+    before = out.read_bytes()
+    code, _, err = synfin("extract", captures, "--server", "10.0.0.2:80", "-o", out)
+    assert code == 2 and "both input and output" in err and out.read_bytes() == before
+    assert synfin("extract", captures, "--server", "10.0.0.2:80", "-o", "y.pcapng")[0] == 0
+
+
 def test_standard_output(start, capture, tmp_path):
     process = start("extract", capture, "--server", "10.0.0.2:81", "-o", "-")
     out, err = process.communicate(timeout=60)

@@ -135,6 +135,20 @@ def test_file_metadata(synfin, capture, tmp_path):
     assert about[b"command"].startswith(b"synfin ") and about[b"synfin_version"]
 
 
+def test_a_name_that_is_no_utf_8(start, capture, tmp_path):
+    """In metadata and in the summary it has U+FFFD where rows have it; the rows are not lost over it."""
+    name, shown = tmp_path / os.fsdecode(b"cut\xff.pcap"), str(tmp_path / "cut\ufffd.pcap")
+    name.write_bytes(capture.read_bytes()[:-1])
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for more in ([], ["--json"], ["-o", tmp_path / "x.parquet"]):
+        process = start("track", "--strict", name, *more, env=strict)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (1, b"") and (b"\\udcff" in out if "--json" in more else shown in out.decode())
+    about = pq.read_metadata(tmp_path / "x.parquet").metadata
+    assert json.loads(about[b"inputs"]) == [shown] and about[b"file"].decode() == shown
+    assert "cut\ufffd.pcap" in about[b"command"].decode()
+
+
 def test_columns_interval_and_profile(synfin, capture, tmp_path):
     path = tmp_path / "x.parquet"
     assert synfin("track", capture, "-o", path, "--columns", "server_port, syn_first", "--profile", "lakehouse")[0] == 0

@@ -31,7 +31,7 @@ MAY_USE = {
     "verify": FACTS | {"verify", "api", "output.render", "reference"},
     "cli": FACTS
     | {"cli", "api", "run", "sidecar", "stores", "output", "explain", "top", "verify"}
-    | {"sources.captures", "sources.filter", "sources.streams", "sources.window"},
+    | {"sources.captures", "sources.filter", "sources.paths", "sources.streams", "sources.window"},
     "reference": FACTS | {"reference"},
     "__init__": FACTS | {"api"},
     "__main__": {"cli"},

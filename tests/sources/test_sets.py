@@ -204,6 +204,28 @@ def test_folders_are_searched_through_without_hidden_files(tmp_path):
     assert expand([tmp_path / "[x].pcap"]) == [str(tmp_path / "[x].pcap")]
 
 
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    """Each folder once, under its own path where it lies below the one that is named."""
+    top, other = tmp_path / "top", tmp_path / "other"
+    for folder in (top / "z", other):
+        folder.mkdir(parents=True)
+        write(folder / "1.pcap", [0])
+    links = {
+        top / "a": top / "z",
+        top / "b": other,
+        top / "c": other,
+        other / "loop": top,
+        other / "self": other,
+        top / ".d": other,
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+    assert expand([top]) == [str(top / "b/1.pcap"), str(top / "z/1.pcap")]
+    assert expand([top / "b"]) == [str(top / "b/1.pcap"), str(top / "b/loop/z/1.pcap")]
+    (top / "gone").symlink_to(tmp_path / "nowhere")
+    assert str(top / "gone") in expand([top])
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read(tmp_path):
     path = write(tmp_path / "x.pcap", [0])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from capture_files import HOUR, PCAP_NS, T0, pcap, read
+from capture_files import HOUR, PCAP_NS, PCAP_US, T0, enhanced, interface, pcap, read, section
 
 from synfin.errors import ConfigError
+from synfin.sources.tails import latest_ns
 from synfin.sources.window import Window, parse_instant
 
 S = 10**9
@@ -119,9 +121,9 @@ ROTATED = [
 @pytest.mark.parametrize("names", ROTATED)
 def test_files_of_a_rotated_set_outside_the_window_are_not_read(tmp_path, names):
     write_set(tmp_path, [(name, i * 60) for i, name in enumerate(names)])
-    for name in (names[0], names[4]):  # what lies in them behind the first packets is never seen
+    for name in (names[0], names[4]):  # what lies in them between the first and the last packets is never seen
         data = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(data[:100_000] + b"\xff" * 1000)
+        (tmp_path / name).write_bytes(data[:100_000] + b"\xff" * 300_000 + data[24:])
     rows, source = read(tmp_path, window=Window(T0 + 130 * S, T0 + 170 * S))
     assert [int(row.data[:3]) for row in rows] == list(range(130, 170))
     left_out = [str(tmp_path / names[i]) for i in (0, 1, 3, 4)]
@@ -154,3 +156,67 @@ def test_a_second_at_the_borders_is_left_for_disorder(tmp_path):
     write_set(tmp_path, [("t-1.pcap", 0), ("t-2.pcap", 60), ("t-3.pcap", 120)])
     assert read(tmp_path, window=Window(T0 + 60 * S + S // 2, T0 + 119 * S + S // 2))[1].report.left_out == []
     assert len(read(tmp_path, window=Window(T0 + 61 * S, T0 + 119 * S))[1].report.left_out) == 2
+
+
+def write_fast(path, start_ns, seconds, build=pcap):
+    """200 packets of 1,000 bytes in each second: the first 64 KiB pass in a third of one."""
+    path.write_bytes(build([(start_ns + i * S // 200, i.to_bytes(4) * 250) for i in range(seconds * 200)]))
+
+
+def pcapng(packets):
+    return section() + interface(opts=[(9, b"\x09")]) + b"".join(enhanced(*packet) for packet in packets)
+
+
+@pytest.mark.parametrize("build", [pcap, pcapng])
+def test_parallel_captures_named_like_a_rotated_set_are_read(tmp_path, build):
+    """At their rate the beginnings do not show that they overlap, but the ends do."""
+    for i in range(2):
+        write_fast(tmp_path / f"cap-{i}.pcap", T0 + i * S // 5, 10, build)
+    rows, source = read(tmp_path, window=Window(T0 + 5 * S))
+    assert source.report.left_out == []
+    assert len(rows) == 5 * 200 + 5 * 200 + 40
+
+
+@pytest.mark.parametrize("build", [pcap, pcapng])
+@pytest.mark.parametrize("seconds", [1, 10])
+def test_fast_rotated_sets_are_left_out_by_their_ends(tmp_path, build, seconds):
+    for i in range(4):
+        write_fast(tmp_path / f"cap-{i}.pcap", T0 + i * seconds * S, seconds, build)
+    rows, source = read(tmp_path, window=Window(T0 + 3 * seconds * S))
+    assert source.report.left_out == [str(tmp_path / f"cap-{i}.pcap") for i in range(2)]
+    assert len(rows) == seconds * 200
+
+
+@pytest.mark.parametrize("change", [gzip.compress, lambda data: data[:-1]])
+def test_files_whose_ends_cannot_be_looked_at_are_read(tmp_path, change):
+    write_set(tmp_path, [(f"t-{i}.pcap", i * 60) for i in range(3)])
+    first = tmp_path / "t-0.pcap"
+    first.write_bytes(change(first.read_bytes()))
+    assert read(tmp_path, window=Window(T0 + 150 * S))[1].report.left_out == [str(tmp_path / "t-1.pcap")]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("size", [1, 1400, 65_550])
+def test_the_latest_time_of_a_file(tmp_path, order, size):
+    stamps = [T0 + i * S for i in range(30)]
+    path = tmp_path / "a.pcap"
+    for magic in (PCAP_US, PCAP_NS):
+        path.write_bytes(pcap([(stamp, bytes(size)) for stamp in stamps], order, magic))
+        assert latest_ns(str(path)) == stamps[-1]
+    for resolution, ticks in ((6, 10**6), (9, S), (0x80 | 10, 1024)):
+        described = interface(
+            order, opts=[(9, bytes([resolution])), (14, (7).to_bytes(8, "little" if order == "<" else "big"))]
+        )
+        packets = [enhanced(stamp * ticks // S, bytes(size), order=order) for stamp in stamps]
+        path.write_bytes(section(order) + described + b"".join(packets))
+        assert latest_ns(str(path)) == stamps[-1] + 7 * S
+        path.write_bytes(section(order) + described + b"".join(packets) + described + packets[0])
+        assert latest_ns(str(path)) is None
+
+
+def test_the_latest_time_of_what_is_no_capture(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"", b"words", bytes(1000), pcap([]), pcap([(T0, b"x")] * 9)[:-1], section(), pcapng([])):
+        path.write_bytes(content)
+        assert latest_ns(str(path)) is None
+    assert latest_ns(str(tmp_path / "gone")) is None

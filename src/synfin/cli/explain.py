@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from synfin.cli.options import record_options
-from synfin.cli.selection import Input, none_matches, selection_from, selection_options, tell
+from synfin.cli.selection import Input, none_matches, refuse_pipes, selection_from, selection_options, tell
 from synfin.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def explain(captures: tuple[str, ...], **options: Any) -> int:
     capture's only connection is explained; of several, the first 20 are listed.
 
     The captures are read twice: to find the connections, and to explain them. Standard input is copied to a temporary
-    file for that.
+    file for that; a named pipe is refused.
 
     Exit code 1 means that a capture is broken: what was read before it is explained. Exit code 2 means that no connection
     matches, or a wrong call.
@@ -66,6 +66,7 @@ def explain(captures: tuple[str, ...], **options: Any) -> int:
     given = Input.of(captures, options)
     if "-" in captures and sys.stdin.isatty():
         raise ConfigError("standard input is a terminal; pipe or redirect a capture into it")
+    refuse_pipes(captures, "explain")
     selection = selection_from(options)
     if "-" in captures:
         _make_rewindable()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from array import array
 from pathlib import Path
@@ -13,11 +12,12 @@ import click
 
 from synfin.cli.options import record_options
 from synfin.cli.progress import Progress
-from synfin.cli.selection import Input, none_matches, selection_from, selection_options, tell
+from synfin.cli.selection import Input, none_matches, read_once, refuse_pipes, selection_from, selection_options, tell
 from synfin.errors import ConfigError, SynfinError
 from synfin.output.render import number
 from synfin.run import Run
 from synfin.settings import Selection
+from synfin.sources.paths import expand
 from synfin.stores import is_url, shown
 
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ def extract(captures: tuple[str, ...], **options: Any) -> int:
 
 
 def _check(captures: tuple[str, ...], path: Path | None) -> None:
-    for capture in captures:
-        if capture == "-" or (os.path.exists(capture) and stat.S_ISFIFO(os.stat(capture).st_mode)):
-            name = "standard input" if capture == "-" else capture
-            raise ConfigError(f"{name} can be read only once, and extract reads twice; write it to a file first")
-        if path and path.is_file() and os.path.isfile(capture) and os.path.samefile(path, capture):
-            raise ConfigError(f"{path} is both input and output; write the packets to another file")
+    if "-" in captures:
+        raise read_once("standard input", "extract")
+    refuse_pipes(captures, "extract")
+    if path and path.is_file():
+        local = [capture for capture in captures if not is_url(capture)]
+        for file in expand(local) if local else ():  # also what a folder or a glob brings
+            if os.path.isfile(file) and os.path.samefile(path, file):
+                raise ConfigError(f"{path} is both input and output; write the packets to another file")
     if path is None and sys.stdout.isatty():
         raise ConfigError("packets are not for a terminal; name a file to write, or redirect the output")
     if path and path.is_dir():
@@ -84,7 +86,7 @@ class _Extraction:
             raise none_matches(self._selection, run.tracker.stats()["records"], run.outcome.complete)
         self._copy(wanted, path)
         what = f"{number(len(wanted), 'packet')} of {number(records, 'connection')}"
-        click.echo(f"{what}: {path or 'standard output'}", err=path is None)
+        click.echo(f"{what}: {click.format_filename(path) if path else 'standard output'}", err=path is None)
         return 0 if run.outcome.complete else 1
 
     def _track(self) -> Run:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -81,6 +83,18 @@ class Input:
         from synfin.sources.captures import CaptureInput
 
         return CaptureInput(self.captures, window=self.window, max_memory=self.settings.max_memory)
+
+
+def refuse_pipes(captures: Iterable[str], command: str) -> None:
+    """Raise ConfigError where one of the captures is a named pipe: a second pass would wait for ever."""
+    for capture in captures:
+        if os.path.exists(capture) and stat.S_ISFIFO(os.stat(capture).st_mode):
+            raise read_once(capture, command)
+
+
+def read_once(name: str, command: str) -> ConfigError:
+    """What to raise for an input that cannot be read again."""
+    return ConfigError(f"{name} can be read only once, and {command} reads twice; write it to a file first")
 
 
 def none_matches(selection: Selection, connections: int, complete: bool) -> SynfinError:

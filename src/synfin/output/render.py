@@ -59,11 +59,16 @@ def endpoint(ip: str | None, port: int | None) -> str:
     return f"[{ip}]:{port}" if ip and ":" in ip else f"{ip}:{port}"
 
 
+def valid(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file's name that are no UTF-8 (surrogates in Python) become U+FFFD, as in rows."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def summary_text(summary: dict[str, Any]) -> str:
     """The summary of a run for people."""
     parts = [_head(summary), _connections(summary), _round_trips(summary["rtt"]), _worst(summary), _input(summary)]
     parts.append(_accounting(summary["accounting"]) + _capture(summary.get("capture")))
-    return "\n".join(line for part in parts if part for line in [*part, ""])
+    return valid("\n".join(line for part in parts if part for line in [*part, ""]))
 
 
 def _line(label: str, text: str) -> list[str]:

@@ -8,6 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from synfin import __version__
+from synfin.output.render import valid
 from synfin.run import Run, accounting
 from synfin.schema import ENUMS
 from synfin.stores import shown
@@ -163,7 +164,7 @@ def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
     outcome = run.outcome
     metadata = {
         "command": shlex.join(map(shown, command)),
-        "inputs": json.dumps([str(name) for name in run.source.files or run.source.interfaces]),
+        "inputs": json.dumps([valid(name) for name in run.source.files or run.source.interfaces]),
         "accounting": json.dumps(accounting(run.tracker.stats())),
         "complete": "true" if outcome.complete else "false",
     }
@@ -177,7 +178,7 @@ def file_metadata(run: Run, command: list[str]) -> dict[str, str]:
             metadata["file"] = outcome.path
         if outcome.offset is not None:
             metadata["offset"] = str(outcome.offset)
-    return metadata
+    return {name: valid(text) for name, text in metadata.items()}
 
 
 def capture_report(report: Any, packets: int) -> dict[str, Any] | None:

@@ -24,9 +24,21 @@ def _below(folder: str) -> Iterable[str]:
             f"{error.filename}: the folder cannot be read: {error.strerror}", error.filename
         ) from error
 
-    for where, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(where, name) for name in names if not name.startswith("."))
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:  # links after all that is there itself, so that a file has its own path where it has one
+        links: list[str] = []
+        for top in waiting:
+            for where, folders, names in os.walk(top, onerror=refuse):
+                info = os.stat(where)
+                if (info.st_dev, info.st_ino) in seen:
+                    folders.clear()
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                links += filter(os.path.islink, (os.path.join(where, name) for name in folders))
+                yield from (os.path.join(where, name) for name in names if not name.startswith("."))
+        waiting = sorted(links)
 
 
 def _matches(pattern: str) -> Iterable[str]:
@@ -94,8 +106,9 @@ def _found(path: str) -> list[str]:
 def expand(paths: Iterable[str | os.PathLike]) -> list[str]:
     """The files that ``paths`` name, each once, standard input first, then in path order.
 
-    Folders are searched through (hidden files left out), those of stores as well; a path with ``*``, ``?`` or ``[`` that
-    does not exist is a glob, unless it is a URL. Raises CaptureOpenError for what is not there.
+    Folders are searched through (hidden files left out; links to folders followed, each folder once), those of stores as well;
+    a path with ``*``, ``?`` or ``[`` that does not exist is a glob, unless it is a URL. Raises CaptureOpenError for what is not
+    there.
     """
     names = [named(path) for path in paths]
     if not names:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from synfin.errors import ConfigError
+from synfin.sources.tails import latest_ns
 
 NS_PER_S = 1_000_000_000
 #: Timestamps of captures lie below (clock.pxd).
@@ -98,19 +99,28 @@ class Window:
 
         Notes
         -----
-        Only files of a rotated set can be told by their beginnings: those in one folder whose names differ in numbers
-        alone, and which begin in the order of their names. Such a file ends where the next one begins, unless its own
-        first packets already lie beyond that: then both were written at the same time. A second is left for disorder.
+        Only files of a rotated set are left out: those in one folder whose names differ in numbers alone, and which begin
+        in the order of their names, none of whose first packets lie beyond the beginning of the next. Files written side by
+        side, by threads or taps, can look the same. So a file is left out for what is before the window only where its
+        last packets (`synfin.sources.tails`) show that it ends where the next one begins; where they cannot be looked
+        at, as in compressed files, it is read. A second is left for disorder.
         """
         found: set[int] = set()
         for series in _series(entries):
             for at, following in zip(series, [*series[1:], None], strict=True):
-                first_ns = entries[at][1]
+                path, first_ns, _ = entries[at]
                 if first_ns >= self.end_ns + _DISORDER_NS or (
-                    following is not None and entries[following][1] + _DISORDER_NS <= self.start_ns
+                    following is not None and self._is_before(path, entries[following][1] + _DISORDER_NS)
                 ):
                     found.add(at)
         return found
+
+    def _is_before(self, path: str, end_ns: int) -> bool:
+        # Of a file that should end at `end_ns`.
+        if end_ns > self.start_ns:
+            return False
+        latest = latest_ns(path)
+        return latest is not None and latest <= end_ns
 
 
 def _series(entries: Sequence[tuple[str, int, int]]) -> list[list[int]]:
