@@ -165,14 +165,16 @@ class Run:
         self._interfaces_told = -1
         self.report = source.report  #: what was found about the input so far; final once `blocks` is exhausted
         self.bytes_read = 0  #: likewise
-        self._reading = False
+        self._reading = self._all_read = False
         self._outside_told = 0
         self._drops_told: int | None = None
         self._tell_losses()
 
     def stop(self) -> None:
-        """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off."""
-        self.interrupted = True
+        """End the run as if the input ended here. Made for a signal handler: a read that blocks is broken off. Once all is
+        read, there is nothing to break off.
+        """
+        self.interrupted = not self._all_read
         if self._reading:
             raise KeyboardInterrupt
 
@@ -188,6 +190,7 @@ class Run:
                 self._tell_losses()
                 if self.tick:
                     self.tick()
+            self._all_read = not self.interrupted
             self._tell_losses()
             while not self.tracker.finish():
                 yield from self._take(force=False)
