@@ -150,6 +150,12 @@ def test_other_files_in_a_folder_are_left_alone(tmp_path):
     assert "flows/notes.txt" in tree(tmp_path)
 
 
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.parquet")
+    run(Target.parse(path))
+    assert os.listdir(os.fsencode(tmp_path)) == [b"\xff.parquet"]
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(ExportError, match=r"cannot write .*x\.csv: no such file or directory; create the folder"):
         run(Target.parse(str(tmp_path / "missing/x.csv")))

@@ -276,7 +276,7 @@ class AsideFile:
 
         if self._path.is_file() and not os.access(self._path, os.W_OK):
             raise PermissionError(13, os.strerror(13))
-        return pa.OSFile(str(self._aside or self._path), "wb")
+        return pa.OSFile(os.fsencode(self._aside or self._path), "wb")
 
     def finish(self) -> None:
         """Everything on disk, still under the hidden name."""
