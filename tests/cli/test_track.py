@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -415,3 +416,37 @@ def test_a_named_file_that_is_no_capture_fails_the_run_and_ends_nothing(synfin, 
     assert code == 1 and "notes.txt: not a capture at byte offset 0: it looks like text" in " ".join(out.split())
     code, _, err = synfin("track", notes, "/dev/null")
     assert code == 2 and "notes.txt" in err and "looks like text" in err and "accepted are" in err
+
+
+#: Sets the title of a terminal, by two kinds of introducer; and a byte that is no UTF-8.
+OBEYED = b"a\x1b]0;owned\x07\xc2\x9d\x7f\xff.pcap"
+
+
+@pytest.mark.parametrize(
+    ("names", "option", "said"),
+    [([b"caps"], "--workers=1", "skipped: "), ([OBEYED], "--workers=1", "synfin: "), ([b"caps"], "--json", "skipped"),
+     ([b"in.pcap", OBEYED], "--workers=1", "INCOMPLETE: "), ([b"in.pcap"], "--a\x1b[2Jb", "synfin: ")],
+)  # fmt: skip
+def test_names_say_nothing_to_a_terminal(start, capture, names, option, said):
+    """What it would obey is replaced, in the summary and in errors; also where output is strict."""
+    here = os.fsencode(capture.parent)
+    os.mkdir(here + b"/caps")
+    shutil.copy(capture, here + b"/caps/good.pcap")
+    for path in (here + b"/caps/" + OBEYED, here + b"/" + OBEYED):
+        with open(path, "wb") as file:
+            file.write(b"junk")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONIOENCODING", "utf-8:strict")
+        out, err = start("track", *(os.fsdecode(here + b"/" + name) for name in names), option).communicate(timeout=60)
+    told = (out + err).decode()
+    assert said in told and "Traceback" not in told
+    assert not [char for char in told if not char.isprintable() and char != "\n"]
+    if option == "--json":
+        assert os.fsdecode(OBEYED) in json.loads(out)["input"]["warnings"][0]
+    elif option == "--workers=1":
+        assert "a\ufffd]0;owned\ufffd\ufffd\ufffd\ufffd.pcap" in told
+
+
+def test_a_folder_of_rows_says_nothing_to_a_terminal(synfin, capture, tmp_path):
+    _, out, _ = synfin("track", capture, "-o", f"{tmp_path}/a\x1b[2Jb/")
+    assert f"\nWritten: {tmp_path}/a\ufffd[2Jb/" in out

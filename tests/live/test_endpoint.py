@@ -103,6 +103,25 @@ def test_metrics_are_made_anew_only_after_a_while(monkeypatch):
         assert get(endpoint)[2] != first and collector.asked == 2
 
 
+def test_there_are_two_formats(monkeypatch):
+    """Whatever versions and escapings clients name."""
+    monkeypatch.setattr(module, "FRESH_SECONDS", 60)
+    openmetrics, plain = "application/openmetrics-text;version=", "text/plain;version="
+    collector = Numbered()
+    with serving(collector) as endpoint:
+        for escaping in ("", ";escaping=allow-utf-8", ";escaping=dots", ";escaping=values", ";escaping=x"):
+            for version in ("1.0.0", "1.0.1", "2.0.0", "9.9.9rc1"):
+                _, headers, body = get(endpoint, headers=f"Accept: {openmetrics}{version}{escaping}\r\n")
+                assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+                assert body.endswith(b"# EOF\n")
+                _, headers, body = get(endpoint, headers=f"Accept: {plain}{version}{escaping}\r\n")
+                assert headers["content-type"].startswith("text/plain; version=0.0.4")
+                assert not body.endswith(b"# EOF\n")
+        for nonsense in (f"{openmetrics}x", f"{plain}x", f"{openmetrics}1.0.0\xe9", "text/html", "*/*", ""):
+            assert get(endpoint, headers=f"Accept: {nonsense}\r\n")[0] == 200
+    assert collector.asked == 2
+
+
 class Broken(Collector):
     """Fails while `wrong`."""
 

@@ -136,7 +136,7 @@ class TestFeed:
             # Privileges of the tests' own process are kept.
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(interfaces.privileges, "drop", lambda user: [])
-                feeds.append(cable[1].call(interfaces.Interfaces, config))
+                feeds.append(cable[1].call(interfaces.Interfaces, config, 300 * 1_000_000_000))
             return feeds[-1]
 
         yield make

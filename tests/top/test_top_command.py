@@ -38,6 +38,14 @@ def test_a_run_that_has_no_file_yet(run, tmp_path):
     assert done.stderr == f"synfin: {tmp_path}: no complete file has a row of intervals yet\n"
 
 
+def test_names_of_files_say_nothing_to_a_terminal(run, tmp_path):
+    (tmp_path / "intervals").mkdir()
+    (tmp_path / "intervals" / "a\x1b]0;owned\x07.parquet").write_text("junk")
+    done = run("top", tmp_path, "--once")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"synfin: {tmp_path}: a\ufffd]0;owned\ufffd.parquet could not be read\n"
+
+
 def test_a_pipe_gets_plain_text(run, folder):
     done = run("top", folder, "--sort", "syns", "--window", "5m")
     lines = done.stdout.splitlines()

@@ -12,6 +12,7 @@ import pytest
 from growing import KEYS, rolled
 
 from synfin.errors import ConfigError
+from synfin.top import folder as module
 from synfin.top.figures import figures, ranked
 from synfin.top.folder import Folder
 from synfin.top.history import History
@@ -63,6 +64,72 @@ def test_a_growing_folder(folder, tmp_path):
     assert last["intervals"]["start"][-1] == whole["intervals"]["start"][-1]
 
 
+def looked(feed):
+    """What comes at the next two looks."""
+    return dict(feed.take()) | dict(feed.take())
+
+
+def test_a_clock_that_was_set_back(folder, tmp_path):
+    """What is written after it is read, though its name stands before that of what was read."""
+    appear = rolled(folder, tmp_path / "rows", 10)
+    appear(5)
+    feed = Folder(str(tmp_path / "rows"), KEYS, 300 * S)
+    history = History(300 * S)
+    for table, rows in feed.take():
+        history = history.with_rows(table, rows)
+    future = history.end_ns
+    for number in (2, 3):
+        appear(number)
+    new = looked(feed)
+    assert set(new) == {"intervals", *KEYS}
+    starts = new["intervals"]["start"].to_pylist()
+    assert starts == sorted(starts) and starts[-1] - starts[0] >= 10 * S  # both, in the order of time
+    for table, rows in new.items():
+        history = history.with_rows(table, rows)
+    assert history.end_ns < future
+    assert looked(feed) == {}
+
+
+def test_files_that_replace_others_under_their_names(folder, tmp_path):
+    """As `track --overwrite` leaves them."""
+    rows = tmp_path / "rows"
+    shutil.copytree(folder, rows)
+    feed = Folder(str(rows), KEYS, 300 * S)
+    assert len(feed.take()) == 3 and looked(feed) == {}
+    for table in ("intervals", *KEYS):
+        (path,) = (rows / table).glob("*.parquet")
+        shutil.copy(path, rows / ".new")
+        (rows / ".new").rename(path)
+    assert set(looked(feed)) == {"intervals", *KEYS} and looked(feed) == {}
+
+
+def test_a_folder_that_rests_is_not_read_again(folder, tmp_path, monkeypatch):
+    """Years of rolls lie in folders in which nothing comes or goes any more; what does come there is found."""
+    appear = rolled(folder, tmp_path / "rows", 10)
+    appear(0)
+    old = tmp_path / "rows" / "intervals" / "date=2026-11-21" / "hour=00"
+    os.utime(old, (0, 0))
+    read = []
+    monkeypatch.setattr(module, "_list", lambda place, *how, do=module._list: read.append(place) or do(place, *how))
+    feed = Folder(str(tmp_path / "rows"), KEYS, 300 * S)
+    feed.take()
+    feed.take()
+    assert read.count(str(old)) == 1 and read.count(str(tmp_path / "rows" / "intervals")) == 2
+    appear(1)
+    assert set(looked(feed)) == {"intervals", *KEYS}
+
+
+def test_what_is_kept_of_files_goes_with_them(folder, tmp_path):
+    rows = tmp_path / "rows"
+    shutil.copytree(folder, rows)
+    feed = Folder(str(rows), KEYS, 300 * S)
+    feed.take()
+    assert len(feed._done) == 3
+    shutil.rmtree(rows / "services")
+    feed.take()
+    assert len(feed._done) == len(feed._there) == 2
+
+
 def test_only_the_newest_is_read(folder, tmp_path):
     appear = rolled(folder, tmp_path / "rows", 10)
     for number in range(9):
@@ -102,6 +169,29 @@ def test_files_that_are_no_rows(folder, tmp_path):
     feed = Folder(str(rows), KEYS, 300 * S)
     feed.take()
     assert "could not be read" in feed.notice or "lack the column" in feed.notice
+
+
+def test_a_notice_goes_with_its_cause(folder, tmp_path, monkeypatch):
+    """It stays while the file does, and while nothing can be listed."""
+    rows = tmp_path / "rows"
+    shutil.copytree(folder, rows)
+    bad = rows / "services" / "part-00009.parquet"
+    bad.write_bytes(b"PAR1 and no more")
+    feed = Folder(str(rows), KEYS, 300 * S)
+    for _ in range(2):
+        feed.take()
+        assert feed.notice == "part-00009.parquet could not be read"
+    bad.unlink()
+    feed.take()
+    assert feed.notice == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            os, "scandir", lambda place: (_ for _ in ()).throw(PermissionError(13, "Permission denied", place))
+        )
+        feed.take()
+        assert feed.notice.startswith(f"cannot read {rows}/") and feed.notice.endswith(": permission denied")
+    feed.take()
+    assert feed.notice == ""
 
 
 def test_what_is_gone(folder, tmp_path):

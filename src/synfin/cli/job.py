@@ -108,7 +108,7 @@ class Findings:
 
 def report(summary: dict[str, Any], findings: Findings, target: Target | None, as_json: bool) -> None:
     """Print the summary: to standard error where standard output is taken by rows."""
-    from synfin.output.render import first_rows, summary_text
+    from synfin.output.render import first_rows, harmless, summary_text
 
     to_stderr = target is not None and target.path is None
     rows = findings.first.rows
@@ -117,7 +117,7 @@ def report(summary: dict[str, Any], findings: Findings, target: Target | None, a
             summary["head"] = rows
         import json
 
-        click.echo(json.dumps(summary, indent=1), err=to_stderr)
+        click.echo(json.dumps(summary, indent=1).replace("\x7f", "\\u007f"), err=to_stderr)  # all others it escapes itself
         return
     text = summary_text(summary)
     if rows:
@@ -128,7 +128,7 @@ def report(summary: dict[str, Any], findings: Findings, target: Target | None, a
         text += "\nTo keep the rows, add -o OUT: a folder, or a file such as rows.parquet.\n"
     elif not to_stderr:
         text += f"\nWritten: {', '.join(summary['outputs'])}\n"
-    click.echo(text, nl=False, err=to_stderr)
+    click.echo(harmless(text), nl=False, err=to_stderr)
 
 
 class Job:

@@ -112,15 +112,21 @@ def _run(arguments: list[str] | None) -> int:
         click.echo("synfin: terminated" if terminated else "synfin: interrupted", err=True)
         return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     except SynfinError as error:
-        click.echo(f"synfin: {error}", err=True)
+        _tell(f"synfin: {error}")
         return EXIT_USAGE if isinstance(error, ConfigError | NotACaptureError | CaptureOpenError) else EXIT_FAULT
 
 
 def _complain(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later
-        click.echo(error.format_message(), err=True)
+        _tell(error.format_message())
     else:
         hint = f" (see {context.command_path} --help)" if context else ""
-        click.echo(f"synfin: {error.format_message()}{hint}", err=True)
+        _tell(f"synfin: {error.format_message()}{hint}")
     return EXIT_USAGE
+
+
+def _tell(text: str) -> None:
+    from synfin.output.render import harmless
+
+    click.echo(harmless(text), err=True)

@@ -86,7 +86,7 @@ def _feed(sources: tuple[str, ...], given: dict[str, Any], tables: tuple[str, ..
         if unknown := [name for name in sources if name not in known]:
             there = ", ".join(sorted(known)[:12])
             raise ConfigError(f"{unknown[0]!r} is neither a folder nor an interface; interfaces are {there or 'not known here'}")
-        return Interfaces(LiveConfig.of({**given, "interfaces": sources}))
+        return Interfaces(LiveConfig.of({**given, "interfaces": sources}), keep_ns)
     from synfin.top.folder import Folder
 
     if is_url(folders[0]):

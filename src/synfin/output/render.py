@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,13 @@ NS_PER_S = 1_000_000_000
 WIDTH = 80
 _LABEL = 15
 _WARNINGS = 12
+#: Control characters but the newline, marks that turn the direction of text, and what stands for bytes that are no UTF-8.
+_OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def harmless(text: str) -> str:
+    """Text that may hold names of files, without what a terminal would obey, or could not be given."""
+    return _OBEYED.sub("\ufffd", text)
 
 
 def duration(ns: int) -> str:
@@ -68,7 +76,7 @@ def summary_text(summary: dict[str, Any]) -> str:
     """The summary of a run for people."""
     parts = [_head(summary), _connections(summary), _round_trips(summary["rtt"]), _worst(summary), _input(summary)]
     parts.append(_accounting(summary["accounting"]) + _capture(summary.get("capture")))
-    return valid("\n".join(line for part in parts if part for line in [*part, ""]))
+    return harmless("\n".join(line for part in parts if part for line in [*part, ""]))
 
 
 def _line(label: str, text: str) -> list[str]:

@@ -35,7 +35,8 @@ MOST_PIECES = 32  # that a request may come in
 REPLY_SECONDS = 10.0
 #: Metrics are served so long for each format, or longer where they take longer to make; snapshots come once a second.
 FRESH_SECONDS = 0.5
-MOST_FORMATS = 4
+#: What is asked for to get OpenMetrics, of whatever version and escaping a client names.
+_OPENMETRICS = "application/openmetrics-text"
 _SLOT = 0.1  # seconds in which a share of ACCEPTS_A_SECOND may come
 _PLAIN = "text/plain; charset=utf-8"
 _REASONS = {
@@ -237,9 +238,6 @@ class Endpoint:
         begun = time.monotonic()
         encode, content_type = _format(accept)
         self._made = {kind: made for kind, made in self._made.items() if made[0] > begun}
-        if content_type not in self._made and len(self._made) >= MOST_FORMATS:
-            # Formats that differ in what the client wrote into them: the plain one serves everybody.
-            encode, content_type = _format("")
         if content_type not in self._made:
             try:
                 text = encode(self._registry)
@@ -256,13 +254,13 @@ class Endpoint:
 
 
 def _format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    # The encoder that suits the client, and its content type; where what it asks for makes no sense, the plain one.
+    # OpenMetrics for clients that take it, else the plain one. Versions and ways of escaping differ in nothing that is in these
+    # metrics, and a client can make up any number of them, each of which would have to be made.
     try:
-        encode, content_type = choose_encoder(accept)
+        _, content_type = choose_encoder(accept)
     except Exception:  # ValueError and TypeError for versions that are none
-        return choose_encoder("")
-    # Versions are given back as they came.
-    return (encode, content_type) if content_type.isascii() and content_type.isprintable() else choose_encoder("")
+        content_type = ""
+    return choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if content_type.startswith(_OPENMETRICS) else "")
 
 
 def _accepted(headers: list[str]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
+import time
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +18,21 @@ from synfin.sidecar.pruning import WRITING
 from synfin.top.history import ROOM, names, plain
 
 Rows = tuple[str, pa.Table]
+#: File systems tell times in steps: a change may hide behind one that is no older than this.
+_SETTLED_NS = 5_000_000_000
+
+
+class _File(NamedTuple):
+    # One that replaces another under its name differs in the others. In the order of the rolls' starts, or of parts' numbers.
+    path: str
+    inode: int
+    mtime_ns: int
+
+
+class _Listed(NamedTuple):
+    mtime_ns: int
+    files: list[_File]
+    folders: list[str]
 
 
 class Folder:
@@ -46,8 +63,11 @@ class Folder:
         self._path = Path(path)
         self._tables = ("intervals", *tables)
         self._keep_ns = keep_ns
-        self._newest: dict[str, str] = {}  # of each table the last file that was read
-        self._seen: set[str] = set()
+        # Of what is there: all at the last look, what need not be read any more, and what could not be, with the reason.
+        self._there: set[_File] = set()
+        self._done: set[_File] = set()
+        self._wrong: dict[_File, str] = {}
+        self._listed: dict[str, _Listed] = {}
         self._begun = False
         self.notice = ""
         if not any(os.path.isdir(self._path / name) for name in ("intervals", WRITING)):
@@ -64,38 +84,60 @@ class Folder:
         their names one after another.
         """
         try:
-            listed = {table: list(self._new(table)) for table in self._tables}
+            there = self._look()
         except OSError as error:
             self.notice = f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}"
             return []
-        seen, self._seen = self._seen, {path for files in listed.values() for path in files}
-        if self._begun:
-            listed = {table: [path for path in files if path in seen] for table, files in listed.items()}
+        seen, self._there = self._there, {file for files in there.values() for file in files}
+        self._done &= self._there
         rows: list[Rows] = []
         since: int | None = None  # the interval table comes first, and says for the others how much is wanted
-        for table, files in listed.items():
+        new = {
+            table: [f for f in files if f not in self._done and (not self._begun or f in seen)]
+            for table, files in there.items()
+        }
+        for table, files in new.items():
             if not files:
                 continue
-            self._begun, self._newest[table] = True, files[0]
+            self._begun = True
+            self._done.update(files)
             read = self._read(table, files, since)
             if read is not None and read.num_rows:
                 since = pc.max(read["end"]).as_py() - self._keep_ns if table == "intervals" else since
                 rows.append((table, read))
+        self._wrong = {file: reason for file, reason in self._wrong.items() if file in self._there}
+        self.notice = next(reversed(self._wrong.values()), "")
         return rows
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _new(self, table: str) -> Iterator[str]:
-        # The newest first: their names begin with date, hour and the start of the roll, or are numbered.
-        last = self._newest.get(table, "")
-        return takewhile(lambda path: path > last, _files(str(self._path / table)))
+    def _look(self) -> dict[str, list[_File]]:
+        # What lies there by table, the newest first: names begin with date, hour and the start of the roll, or are numbered.
+        # A name says nothing of what was read: the clock may have been set back, or a run have replaced the files of another.
+        before, self._listed = self._listed, {}
+        return {table: sorted(self._files(str(self._path / table), before), reverse=True) for table in self._tables}
 
-    def _read(self, table: str, files: list[str], since: int | None) -> pa.Table | None:
+    def _files(self, place: str, before: dict[str, _Listed]) -> Iterator[_File]:
+        # Complete Parquet files below a folder. It is read again only where something in it came or went.
+        try:
+            mtime_ns = os.stat(place).st_mtime_ns
+            listed = before.get(place)
+            if listed is None or listed.mtime_ns != mtime_ns:
+                listed = _list(place, mtime_ns)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if time.time_ns() - mtime_ns > _SETTLED_NS:
+            self._listed[place] = listed
+        yield from listed.files
+        for folder in listed.folders:
+            yield from self._files(folder, before)
+
+    def _read(self, table: str, files: list[_File], since: int | None) -> pa.Table | None:
         pieces: list[pa.Table] = []
         room = ROOM
-        for path in files:
-            for piece in self._groups(table, path):
+        for file in files:
+            for piece in self._groups(table, file):
                 pieces.append(piece)
                 room -= piece.num_rows
                 if since is None and table == "intervals" and piece.num_rows:
@@ -104,32 +146,35 @@ class Folder:
                     return pa.concat_tables(reversed(pieces))
         return pa.concat_tables(reversed(pieces)) if pieces else None
 
-    def _groups(self, table: str, path: str) -> Iterator[pa.Table]:
+    def _groups(self, table: str, file: _File) -> Iterator[pa.Table]:
         # The row groups of a file, the last one first.
+        name = os.path.basename(file.path)
         try:
-            with pq.ParquetFile(path) as file:
-                there = [name for name in [*names(table), "interval_start_ns"] if name in file.schema_arrow.names]
-                for number in reversed(range(file.num_row_groups)):
-                    yield plain(table, file.read_row_group(number, there, use_threads=False))
+            with pq.ParquetFile(file.path) as opened:
+                there = [name for name in [*names(table), "interval_start_ns"] if name in opened.schema_arrow.names]
+                for number in reversed(range(opened.num_row_groups)):
+                    yield plain(table, opened.read_row_group(number, there, use_threads=False))
         except FileNotFoundError:
             pass  # pruned meanwhile
         except ConfigError as error:
-            self.notice = f"{os.path.basename(path)}: {error}"
+            self._wrong[file] = f"{name}: {error}"
         except (OSError, pa.ArrowException):
-            self.notice = f"{os.path.basename(path)} could not be read"
+            self._wrong[file] = f"{name} could not be read"
 
 
-def _files(place: str) -> Iterator[str]:
-    # Complete Parquet files below a folder, in the opposite order of their names.
-    try:
-        with os.scandir(place) as found:
-            entries = sorted(found, key=lambda entry: entry.name, reverse=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if entry.name.startswith((".", "_")):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        elif entry.name.endswith(".parquet") and entry.is_file():
-            yield entry.path
+def _list(place: str, mtime_ns: int) -> _Listed:
+    listed = _Listed(mtime_ns, [], [])
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "_")):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                listed.folders.append(entry.path)
+            elif entry.name.endswith(".parquet"):
+                try:
+                    found = entry.stat()
+                except FileNotFoundError:  # pruned meanwhile
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    listed.files.append(_File(entry.path, found.st_ino, found.st_mtime_ns))
+    return listed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from synfin.output.arrow import Layout, compact
 from synfin.sidecar import privileges
 from synfin.sidecar.service import open_inputs
 from synfin.sidecar.workers import LiveWorkers
-from synfin.top.history import names, plain
+from synfin.top.history import History, names, plain
 
 if TYPE_CHECKING:
     from synfin._core.block import Block
@@ -37,6 +36,7 @@ class Interfaces:
     Parameters
     ----------
     config : where packets come from, and how they are tracked; its settings name the tables by key.
+    keep_ns : how long rows wait to be taken, before the newest of them; no more wait than a `History` holds.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class Interfaces:
     fd, end_ns, notice : as of `synfin.top.folder.Folder`.
     """
 
-    def __init__(self, config: LiveConfig):
+    def __init__(self, config: LiveConfig, keep_ns: int):
         self.name = ", ".join(config.interfaces)
         if config.workers > 1:
             self.name += f" ({config.workers} workers)"
@@ -66,7 +66,10 @@ class Interfaces:
             for each in inputs:
                 each.close()
             raise
-        self._rows: deque[tuple[str, pa.Table]] = deque()
+        # A terminal that is stopped (Ctrl-S) takes no rows for as long as it likes.
+        self._waiting = History(keep_ns)
+        self._lock = threading.Lock()
+        self._missing_ns: int | None = None  # rows that waited are missing before this
         self._error: BaseException | None = None
         self._closing = False
         self.fd, self._told = os.pipe()
@@ -84,12 +87,12 @@ class Interfaces:
         """
         with suppress(BlockingIOError):
             os.read(self.fd, 4096)
-        rows: list[tuple[str, pa.Table]] = []
-        while self._rows:
-            rows.append(self._rows.popleft())
+        with self._lock:
+            waiting, self._waiting = self._waiting, History(self._waiting.keep_ns)
+        self._missing_ns = max(waiting.cut_ns.values(), default=self._missing_ns)
         if self._error:
             raise self._error
-        return rows
+        return list(waiting.tables.items())
 
     @property
     def end_ns(self) -> int | None:
@@ -104,6 +107,8 @@ class Interfaces:
         wrong = [f"{name} is down" for name, up in self._workers.interface_up.items() if not up]
         if drops := self._workers.drops:
             wrong.append(f"{drops:,} packets dropped since the start")
+        if self._missing_ns is not None and self._missing_ns > (self.end_ns or 0) - self._waiting.keep_ns:
+            wrong.append("rows came faster than they were shown: older ones are missing")
         return "; ".join(wrong)
 
     def close(self) -> None:
@@ -118,7 +123,9 @@ class Interfaces:
         try:
             for table, block in self._workers.blocks():
                 if table in self._layouts:
-                    self._rows.append((table, self._plain(table, block)))
+                    rows = self._plain(table, block)
+                    with self._lock:
+                        self._waiting = self._waiting.with_rows(table, rows)
                     self._tell()
             outcome = self._workers.outcome
             self._error = (

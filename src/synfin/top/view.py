@@ -87,7 +87,7 @@ def age(seconds: int) -> str:
     for unit, size in (("d", _DAY_S), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
-    return f"{max(seconds, 0)} s"
+    return f"{seconds} s"
 
 
 def instant(ns: int, now_ns: int) -> str:
@@ -255,7 +255,9 @@ def _table(controls: Controls, of: Figures, by_key: Ranking, width: int, room: i
 def _title(controls: Controls, of: Figures | None, facts: Facts, width: int) -> Text:
     right = Text("no rows yet")
     if of is not None:
-        said = f"{instant(of.end_ns, facts.now_ns)}, {age((facts.now_ns - of.end_ns) // NS_PER_S)} old"
+        seconds = int((facts.now_ns - of.end_ns) / NS_PER_S)
+        how = "old" if seconds >= 0 else "in the future"  # a clock was set back, or is another host's
+        said = f"{instant(of.end_ns, facts.now_ns)}, {age(abs(seconds))} {how}"
         right = Text(f"{said}  last {_span(of.span_ns)}")
     if controls.held:
         right.append("  ").append(" PAUSED ", _CHOSEN)
