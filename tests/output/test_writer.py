@@ -1,8 +1,11 @@
 """Where rows go, and that a file appears only when it is complete."""
 
 import os
+import signal
 import stat
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -148,6 +151,42 @@ def test_other_files_in_a_folder_are_left_alone(tmp_path):
     (tmp_path / "flows/notes.txt").write_text("mine")
     run(Target.parse(str(tmp_path), overwrite=True))
     assert "flows/notes.txt" in tree(tmp_path)
+
+
+def test_pipes_named_by_a_link_to_a_descriptor():
+    """As the shell's >(...) names them: the link leads to no path."""
+    reading, writing = os.pipe()
+    run(Target.parse(f"/dev/fd/{writing}", format="csv"), rows=2)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert len(pipe.read().splitlines()) == 3
+
+
+@pytest.mark.parametrize("reader", [False, True])
+def test_a_pipe_that_nobody_reads_is_ended_by_a_signal(tmp_path, reader):
+    """Before it has a reader, and once the reader has stopped."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_writer import Target, run
+run(Target.parse("/dev/null", format="csv"))
+print(flush=True)
+try:
+    run(Target.parse(sys.argv[2], format="csv"), rows=5_000)
+except KeyboardInterrupt:
+    sys.exit(77)
+"""
+    line = [sys.executable, "-c", code, Path(__file__).parent, pipe]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        held = os.open(pipe, os.O_RDONLY) if reader else None
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 77
+    if held is not None:
+        os.close(held)
 
 
 def test_a_name_that_is_no_utf8(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from synfin.output.writer import AsideFile, StandardOutput, guarded
+from synfin.output.writer import guarded, sink
 
 _SECTION, _INTERFACE, _ENHANCED = 0x0A0D0D0A, 1, 6
 _BYTE_ORDER = 0x1A2B3C4D
@@ -41,7 +41,7 @@ class PcapngFile:
     """
 
     def __init__(self, path: Path | None):
-        self._out = AsideFile(path) if path else StandardOutput()
+        self._out = sink(path)
         self._interfaces: dict[tuple[int, str | None], int] = {}
         self._pending = [_block(_SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1))]
         self._pending_bytes = 0

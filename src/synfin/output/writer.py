@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from synfin.errors import ConfigError, ExportError
 from synfin.output.encoder import Encoder
@@ -198,7 +199,7 @@ class RowFile:
     def __init__(
         self, path: Path | StoredPath | AsideFile | None, format: Callable[[pa.NativeFile, Layout], Any], layout: Layout
     ):
-        self._sink = path if isinstance(path, AsideFile) else _sink(path)
+        self._sink = path if isinstance(path, AsideFile) else sink(path)
         try:
             self._writer = self._guarded(format, self._sink.file, layout)
         except BaseException:
@@ -237,10 +238,15 @@ class RowFile:
         return guarded(self._sink.name, call, *arguments)
 
 
-def _sink(path: Path | StoredPath | None) -> StandardOutput | AsideFile | StoredAside:
+def sink(path: Path | StoredPath | None) -> Stream | AsideFile | StoredAside:
+    """What takes the bytes of a file of that name; of None standard output. Raises ExportError."""
     if path is None:
-        return StandardOutput()
-    return guarded(str(path), StoredAside, path) if isinstance(path, StoredPath) else AsideFile(path)
+        return Stream("standard output", sys.stdout.buffer)
+    if isinstance(path, StoredPath):
+        return guarded(str(path), StoredAside, path)
+    if path.exists() and not path.is_file():  # a pipe or a device, of which a link may not tell the name (/dev/fd/63)
+        return Stream(str(path), guarded(str(path), partial(path.open, "wb", 0)))
+    return AsideFile(path)
 
 
 def _make(folder: Path | StoredPath) -> None:
@@ -259,16 +265,15 @@ def _parts(folder: Path | StoredPath) -> list[tuple[Path, re.Match[str]]]:
 
 
 class AsideFile:
-    """A file written under a hidden name in its own folder, or in another one of the same file system. A device or pipe is
-    written straight.
-    """
+    """A file written under a hidden name in its own folder, or in another one of the same file system."""
+
+    may_block = False
 
     def __init__(self, path: Path, folder: Path | None = None):
         self.name = str(path)
         self._path = Path(os.path.realpath(path))  # through a link: what it names is replaced, not the link
-        self.may_block = self._path.exists() and not self._path.is_file()
         hidden = (folder or self._path.parent) / f".{self._path.name}.{os.getpid()}.tmp"
-        self._aside = None if self.may_block else hidden
+        self._aside: Path | None = hidden  # None once it has its name
         self.file = guarded(self.name, self._open)
 
     def _open(self) -> pa.NativeFile:
@@ -276,7 +281,7 @@ class AsideFile:
 
         if self._path.is_file() and not os.access(self._path, os.W_OK):
             raise PermissionError(13, os.strerror(13))
-        return pa.OSFile(os.fsencode(self._aside or self._path), "wb")
+        return pa.OSFile(os.fsencode(self._aside), "wb")
 
     def finish(self) -> None:
         """Everything on disk, still under the hidden name."""
@@ -326,26 +331,37 @@ class PartFile(AsideFile):
         self.name = str(Path(self.name).with_name(self._path.name))
 
 
-class StandardOutput:
-    """Standard output as a pyarrow file that may be a pipe."""
+class Stream:
+    """Standard output, a pipe or a device as a pyarrow file. It is written straight, and by Python: a write that waits for a
+    reader is then ended by a signal.
 
-    name = "standard output"
+    Parameters
+    ----------
+    name : what messages call it.
+    stream : binary. Standard output stays open; any other is closed at the end.
+    """
+
     may_block = True
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, stream: BinaryIO):
         import pyarrow as pa
 
-        self.file = pa.PythonFile(_Pipe(), "w")
+        self.name = name
+        self._stream = stream
+        self.file = pa.PythonFile(_Pipe(stream), "w")
 
     def finish(self) -> None:
         """Hand everything to the reader."""
-        sys.stdout.buffer.flush()
+        self._stream.flush()
+        self.discard()
 
     def rename(self) -> None:
         """Nothing to rename."""
 
     def discard(self) -> None:
         """Nothing to take back."""
+        if self._stream is not sys.stdout.buffer:
+            self._stream.close()
 
 
 class _Pipe:
@@ -353,14 +369,15 @@ class _Pipe:
 
     closed = False
 
-    def __init__(self) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
         self._position = 0
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         done = 0
-        while done < len(view):  # unbuffered (PYTHONUNBUFFERED), one call may write a part only
-            done += sys.stdout.buffer.write(view[done:]) or 0
+        while done < len(view):  # unbuffered, one call may write a part only
+            done += self._stream.write(view[done:]) or 0
         self._position += done
         return done
 
@@ -368,10 +385,10 @@ class _Pipe:
         return self._position
 
     def flush(self) -> None:
-        sys.stdout.buffer.flush()
+        self._stream.flush()
 
     def close(self) -> None:
-        """Standard output stays open."""
+        """The stream stays open: Stream closes it."""
 
 
 def sync(path: Path) -> None:
